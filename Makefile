@@ -1,0 +1,41 @@
+# make demo | test | check | bench | engines | long | lock | clean
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench engines long lock clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml requirements/dev.lock scripts/venv.sh
+	@bash scripts/venv.sh "$(PYTHON)" "$(VENV)" requirements/dev.lock
+	@touch $(STAMP)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest tests
+
+check: $(STAMP)
+	@$(BIN)/ruff check src tests examples benchmarks scripts
+	@$(BIN)/ruff format --check src
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_house.py tests/docs -q
+
+demo: $(STAMP)
+	@$(BIN)/python -m examples.airline.demo
+
+long: $(STAMP)
+	@ATOLL_LONG=1 $(BIN)/python -m pytest tests -m long
+
+bench: $(STAMP)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -m pip install -q "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" || true
+	@$(BIN)/python -m benchmarks
+
+engines:
+	@echo "this release runs on sqlite and memory, which need no server: nothing to install"
+
+lock: $(STAMP)
+	@bash scripts/lock.sh
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist .atoll

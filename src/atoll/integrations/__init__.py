@@ -1,0 +1,4 @@
+"""Neighbours: one file for each framework Atoll meets.
+
+LAW: imports blocks, ports, errors, urls and its framework.
+"""

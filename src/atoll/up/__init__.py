@@ -1,0 +1,1 @@
+"""`atoll up`: starts, watches, scales and replaces the user's processes on one machine."""

@@ -1,0 +1,157 @@
+"""URL -> engine: one literal table, nothing imported before it is asked for.
+
+Four doors, because a type checker cannot read a string: `store`, `broker`, `tier`, `database`. Each
+also takes an engine object made by hand; the URL is the short form of its constructor, never the only
+form. What comes back is inert: it connects at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from atoll.errors import ConfigurationError, MissingExtra
+from atoll.ports.address import Address
+
+if TYPE_CHECKING:
+    from atoll.ports.broker import Broker
+    from atoll.ports.joined import Database
+    from atoll.ports.store import Store
+    from atoll.ports.tier import Tier
+
+# scheme -> door -> "module:class" with `from_address(Address)`. `extra` is the pip extra it needs.
+ENGINES: dict[str, dict[str, str]] = {
+    "memory": {
+        "store": "atoll.engines.memory:MemoryStore",
+        "broker": "atoll.engines.memory:MemoryBroker",
+        "tier": "atoll.engines.memory:MemoryTier",
+    },
+    "sqlite": {
+        "store": "atoll.engines.sqlite:SqliteStore",
+        "broker": "atoll.engines.sqlite:SqliteBroker",
+        "tier": "atoll.engines.sqlite:SqliteTier",
+        "database": "atoll.engines.sqlite:SqliteDatabase",
+    },
+}
+
+# What the user's own objects are, by the module that defines their type.
+OBJECTS: dict[str, str] = {
+    "sqlalchemy": "atoll.engines.sqlalchemy:SqlAlchemyDatabase",
+}
+
+FAULTY = "faulty+"
+_FAULTS = "atoll.verify.faults"
+_PLANNED = {
+    scheme: "0.2"
+    for scheme in (
+        "postgresql redis rediss valkey etcd zookeeper mysql nats consul amqp amqps kafka pulsar activemq "
+        "memcached mongodb raft"
+    ).split()
+}
+
+
+def store(url: str | Store) -> Store:
+    """Where coordination lives: locks, leaders, decisions. `sqlite:///state.db`, `memory://`."""
+    return cast("Store", _open("store", url))
+
+
+def broker(url: str | Broker) -> Broker:
+    """Where messages wait. `sqlite:///queue.db`, `memory://`."""
+    return cast("Broker", _open("broker", url))
+
+
+def tier(url: str | Tier) -> Tier:
+    """Where copies are kept and may be forgotten. `memory://?bytes_max=64MB`, `sqlite:///cache.db`."""
+    return cast("Tier", _open("tier", url))
+
+
+def database(engine: Any, *, name: str | None = None) -> Database:
+    """A database of yours: `sqlite:///shop.db`, or the SQLAlchemy engine you already have.
+
+    `name` names it in errors and reports, and among the databases of one transaction; by default the
+    file's or database's own name.
+    """
+    if isinstance(engine, str):
+        return cast("Database", _open("database", engine, name=name))
+    package = type(engine).__module__.partition(".")[0]
+    if package in OBJECTS:
+        return cast("Database", _load(OBJECTS[package])(engine, name=name))
+    if hasattr(engine, "joined") and hasattr(engine, "begin"):
+        return cast("Database", engine)
+    raise ConfigurationError(
+        f"found {type(engine).__module__}.{type(engine).__qualname__}; atoll.database() takes a URL "
+        "(sqlite:///shop.db) or a SQLAlchemy engine. Hand it the engine your sessions are made from."
+    )
+
+
+def parse(url: str) -> Address:
+    """A URL taken apart. Percent-escapes are undone in user, password and path."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ConfigurationError(
+            f"found {url!r}, which has no scheme; expected something like sqlite:///state.db or memory://."
+        )
+    try:
+        parts = urlsplit(f"x://{rest}")
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"the URL with scheme {scheme} cannot be read: {error}.") from None
+    return Address(
+        scheme=scheme,
+        host=parts.hostname or "",
+        port=port,
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        path=unquote(parts.path[1:]),
+        options=dict(parse_qsl(parts.query, keep_blank_values=True)),
+    )
+
+
+def _open(door: str, url: Any, **extra: Any) -> Any:
+    if not isinstance(url, str):
+        return url
+    if url.startswith(FAULTY):
+        if os.environ.get("ATOLL_FAULTS") != "1":
+            raise ConfigurationError(
+                f"{FAULTY}... breaks things on purpose and is refused outside a test. "
+                "Set ATOLL_FAULTS=1 in the environment of a process that may be killed, or drop the prefix."
+            )
+        return importlib.import_module(_FAULTS).wrap(door, url, extra)
+    address = parse(url)
+    return _load(_named(door, address.scheme)).from_address(address, **extra)
+
+
+def _named(door: str, scheme: str) -> str:
+    doors = ENGINES.get(scheme)
+    if doors is None:
+        if scheme in _PLANNED:
+            raise ConfigurationError(
+                f"{scheme}:// is on the page but not in this release. Use sqlite:// or memory:// today; "
+                "the code stays the same when the engine comes."
+            )
+        raise ConfigurationError(
+            f"found the scheme {scheme}://; this release knows {', '.join(f'{s}://' for s in ENGINES)}."
+        )
+    if door not in doors:
+        raise ConfigurationError(
+            f"{scheme}:// is no {door}; it is a {' and a '.join(doors)}. "
+            f"A {door} can be {', '.join(f'{s}://' for s, d in ENGINES.items() if door in d)}."
+        )
+    return doors[door]
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "atoll":
+            raise
+        extra = module.rpartition(".")[2]
+        raise MissingExtra(
+            f"{module} needs the package {missing!r}, which is not installed. "
+            f'Type: pip install "atoll[{extra}]"'
+        ) from error

@@ -1,0 +1,75 @@
+"""A1: docs/start.md is the API: strict type checkers read it as a user's program, misuse included."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import page
+import pytest
+
+MISUSES = {
+    "a queue of orders takes orders": "async def bad() -> None:\n    await placed.put('not an order')\n",
+    "a lock needs a store": "Lock(broker, 'x')\n",
+    "a token has no arithmetic with text": "async def bad(term: Term) -> None:\n    x: str = term.token\n",
+    "a worker takes what its queue holds": "@placed.worker()\nasync def bad(n: int, delivery: Delivery) -> None: ...\n",
+}
+
+
+def write_page(folder: Path, extra: str = "") -> list[str]:
+    files = []
+    for name, source in page.modules().items():
+        path = folder / f"{name}.py"
+        path.write_text(source + (extra if name == "page_shop_shared" else ""))
+        files.append(str(path))
+    return files
+
+
+def mypy(folder: Path, files: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--disable-error-code=empty-body",
+         "--cache-dir", str(page.ROOT / ".mypy_cache" / "page"), "--config-file", str(config(folder)), *files],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def config(folder: Path) -> Path:
+    path = folder / "mypy.ini"
+    path.write_text(
+        f"[mypy]\nmypy_path = {page.STUBS}:{page.ROOT / 'src'}\npython_version = 3.11\n"
+        "[mypy-apsw.*]\nignore_missing_imports = True\n[mypy-aiosqlite.*]\nignore_missing_imports = True\n"
+    )
+    return path
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 or newer")
+def test_mypy_strict_accepts_the_page(tmp_path: Path) -> None:
+    done = mypy(tmp_path, write_page(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_mypy_refuses_a_misuse(name: str, tmp_path: Path) -> None:
+    done = mypy(tmp_path, write_page(tmp_path, extra="\n" + MISUSES[name]))
+    assert done.returncode == 1, f"mypy accepted a misuse: {name}\n{done.stdout}"
+
+
+def test_pyright_accepts_the_page(tmp_path: Path) -> None:
+    write_page(tmp_path)
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "strict", "extraPaths": [str(page.STUBS), str(page.ROOT / "src")],
+                    "stubPath": str(page.STUBS), "reportUnusedExpression": False, "reportUnusedFunction": False,
+                    "reportMissingTypeStubs": False, "reportReturnType": False, "pythonVersion": "3.11"})
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(tmp_path)],  # noqa: E501
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    errors = [
+        f"{Path(d['file']).name}:{d['range']['start']['line'] + 1} {d['message']}"
+        for d in json.loads(done.stdout)["generalDiagnostics"]
+        if d["severity"] == "error"
+    ]
+    assert not errors, "\n".join(errors)
