@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import cache
 from typing import Protocol
 
@@ -102,6 +102,16 @@ def use(clock: Clock) -> Iterator[None]:
         _current.reset(before)
 
 
+def server_context() -> Context:
+    """A context with the clock in use here and nothing else.
+
+    For what goes on when its caller is gone: a server's timers, in the same process for once.
+    """
+    context = Context()
+    context.run(_current.set, _current.get())
+    return context
+
+
 def boot_id() -> str:
     """Names this boot of this machine; a lease that carries another one is over."""
     return current().boot_id
@@ -164,3 +174,10 @@ def remaining_s(ceiling_s: float) -> float:
 def call_deadline(ceiling_s: float) -> float:
     """When one call must have answered, by the loop clock: what `asyncio.timeout_at` takes."""
     return loop_now() + remaining_s(ceiling_s)
+
+
+def detached() -> Context:
+    """A copy of this context for work that outlives its caller: everything but the deadline in force."""
+    context = copy_context()
+    context.run(_deadline.set, None)
+    return context
