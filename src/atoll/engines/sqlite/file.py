@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import apsw
 
 from atoll import clock
-from atoll.engines.sqlite import place
+from atoll.engines.sqlite import libraries, place
 from atoll.engines.sqlite.bell import Bell
 from atoll.engines.sqlite.lane import T, Work
 from atoll.engines.sqlite.reader import Reader
@@ -74,6 +74,7 @@ class SqliteFile:
                 "For a store without a file write memory://."
             )
         real = os.path.realpath(path)
+        libraries.refuse_ours(real)
         with _registry_lock:
             if real in _forked_open:
                 raise ConfigurationError(
@@ -221,6 +222,12 @@ class SqliteFile:
             _held_for_fork[lane] = True
             lane.disconnect()
         return not any(_is_open(connection) for connection in list(self._lent))
+
+
+def open_paths() -> list[str]:
+    """The files this process has open through this layer."""
+    with _registry_lock:
+        return list(_registry)
 
 
 def _is_open(connection: apsw.Connection) -> bool:
