@@ -67,12 +67,21 @@ def _pydantic(kind: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]
 def _msgspec(kind: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
     import msgspec
 
+    refusal = "Use a dataclass, a msgspec Struct, a pydantic model or builtins."
     try:
         decoder = msgspec.json.Decoder(kind)
+        if isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
+            raise TypeError("nothing says what its fields are")
     except TypeError as error:
-        raise ConfigurationError(
-            f"{kind!r} cannot be carried by a queue: {error}. "
-            "Use a dataclass, a msgspec Struct, a pydantic model or builtins."
-        ) from None
+        raise ConfigurationError(f"{kind!r} cannot be carried by a queue: {error}. {refusal}") from None
     encoder = msgspec.json.Encoder()
-    return encoder.encode, decoder.decode
+
+    def encode(value: Any) -> bytes:
+        try:
+            return encoder.encode(value)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"a part of {value!r:.200} cannot be carried: {error}. {refusal}"
+            ) from None
+
+    return encode, decoder.decode

@@ -134,8 +134,7 @@ class Bench:
 
     async def _take_from(self, source: str, whistle: asyncio.Event) -> None:
         pause = Pause(f"queue {source}")
-        while not whistle.is_set():
-            await self._free.acquire()
+        while await self._place(whistle):
             room = 1
             while room < self._worker.concurrency and not self._free.locked():
                 await self._free.acquire()
@@ -154,6 +153,24 @@ class Bench:
                     self._free.release()
             for one in taken:
                 self._start(Hand(self._queue, self._worker, one, sent))
+
+    async def _place(self, whistle: asyncio.Event) -> bool:
+        """Wait for a free place; False when the whistle is blown first."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return self._unless(whistle)
+        place, blown = asyncio.create_task(self._free.acquire()), asyncio.create_task(whistle.wait())
+        try:
+            await asyncio.wait({place, blown}, return_when=asyncio.FIRST_COMPLETED)
+            return place.done() and self._unless(whistle)
+        finally:
+            place.cancel()
+            blown.cancel()
+
+    def _unless(self, whistle: asyncio.Event) -> bool:
+        if whistle.is_set():
+            self._free.release()
+        return not whistle.is_set()
 
     def _start(self, hand: Hand) -> None:
         task = asyncio.create_task(hand.do(), name=f"{self._worker.name} {hand.delivery.id}")
