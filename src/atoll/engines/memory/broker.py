@@ -7,6 +7,7 @@ every handle of that name in this process. A forked child has counters of its ow
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 from atoll import clock
@@ -111,7 +112,8 @@ class MemoryBroker:
         """All of them or none; see the port."""
         if len(messages) > self._knobs.messages_max:
             raise LimitReached(
-                f"{len(messages)} messages in one put; at most {self._knobs.messages_max} (messages_max). Split it."
+                f"{len(messages)} messages in one put; at most {self._knobs.messages_max} "
+                "(messages_max). Split it."
             )
         for message in messages:
             check(message, self._knobs)
@@ -134,7 +136,7 @@ class MemoryBroker:
                 bell.clear()
                 sent = clock.lease_now()
                 taken = await self._link.call(
-                    f"take from {queue!r}", lambda: world.take(queue, most, lease_s, sent)
+                    f"take from {queue!r}", partial(world.take, queue, most, lease_s, sent)
                 )
                 left = until - clock.loop_now()
                 if taken or left <= 0:
@@ -194,12 +196,12 @@ def check(message: Message, knobs: BrokerKnobs) -> None:
         raise ConfigurationError(f"message {message.id!r} has delay_s={message.delay_s}; expected 0 or more.")
     if len(message.body) > knobs.body_bytes_max:
         raise LimitReached(
-            f"the body of message {message.id!r} has {len(message.body)} bytes; at most {knobs.body_bytes_max} "
-            "(body_bytes_max). Keep it elsewhere and send its name."
+            f"the body of message {message.id!r} has {len(message.body)} bytes; at most "
+            f"{knobs.body_bytes_max} (body_bytes_max). Keep it elsewhere and send its name."
         )
     size = sum(len(name.encode()) + len(text.encode()) for name, text in message.headers.items())
     if len(message.headers) > HEADERS_MAX or size > HEADER_BYTES_MAX:
         raise LimitReached(
-            f"message {message.id!r} has {len(message.headers)} headers of {size} bytes; at most {HEADERS_MAX} "
-            f"of {HEADER_BYTES_MAX} together. Put the rest into the body."
+            f"message {message.id!r} has {len(message.headers)} headers of {size} bytes; at most "
+            f"{HEADERS_MAX} of {HEADER_BYTES_MAX} together. Put the rest into the body."
         )

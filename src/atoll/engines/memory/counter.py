@@ -76,8 +76,8 @@ class Counter:
             line = self.lines.get(queue) or Line()
             if len(line.items) + len(line.dead) + len(messages) > self.knobs.waiting_max:
                 raise LimitReached(
-                    f"queue {queue!r} holds {len(line.items)} messages and {len(line.dead)} dead ones; at most "
-                    f"{self.knobs.waiting_max} (waiting_max). Put again when some are done.",
+                    f"queue {queue!r} holds {len(line.items)} messages and {len(line.dead)} dead ones; "
+                    f"at most {self.knobs.waiting_max} (waiting_max). Put again when some are done.",
                     retry_after_s=1.0,
                 )
             self.lines[queue] = line

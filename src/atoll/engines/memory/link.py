@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Never, TypeVar
 
 from atoll import clock
 from atoll.errors import NotSent, OutcomeUnknown
@@ -77,14 +77,15 @@ class Link:
                 outcome = await answered
         except TimeoutError:
             raise OutcomeUnknown(
-                f"{what} was sent and {left:.3g} s passed without an answer. It may happen yet; ask again by id.",
+                f"{what} was sent and {left:.3g} s passed without an answer. "
+                "It may happen yet; ask again by id.",
                 id=id,
             ) from None
         return outcome()
 
 
-def _raiser(error: Exception) -> Callable[[], AnswerT]:
-    def raise_it() -> AnswerT:
+def _raiser(error: Exception) -> Callable[[], Never]:
+    def raise_it() -> Never:
         raise error
 
     return raise_it

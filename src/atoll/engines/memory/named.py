@@ -68,7 +68,7 @@ class Place(Generic[WorldT]):
         world = self._named.find(self._name, self._make)
         if server_side(world.knobs) != server_side(self._knobs):
             raise ConfigurationError(
-                f"memory://{self._name} is in use in this process with other options. Give every handle of one "
-                "name the same ones; only latency_s, the losses and how news is told may differ."
+                f"memory://{self._name} is in use in this process with other options. Give every "
+                "handle of one name the same ones; only latency_s, the losses and `observe` may differ."
             )
         return world

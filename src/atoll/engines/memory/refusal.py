@@ -25,7 +25,8 @@ def check_key(key: str, knobs: StoreKnobs) -> None:
         raise ConfigurationError(f"found the key {key!r}, which is not UTF-8. Percent-encode it.") from None
     if size > knobs.key_bytes_max:
         raise LimitReached(
-            f"the key {key[:40]!r}... has {size} bytes; at most {knobs.key_bytes_max} (key_bytes_max). Shorten it."
+            f"the key {key[:40]!r}... has {size} bytes; at most {knobs.key_bytes_max} "
+            "(key_bytes_max). Shorten it."
         )
 
 
@@ -40,7 +41,7 @@ def check_transaction(
             "(operations_max). Split it."
         )
     written: set[str] = set()
-    leases: set[str] = set()
+    leases = {operation.lease for operation in then if isinstance(operation, Put) and operation.lease}
     for part in (*compare, *then):
         check_key(part.key, knobs)
     for operation in then:
@@ -51,11 +52,10 @@ def check_transaction(
         written.add(operation.key)
         if isinstance(operation, Put):
             check_value(operation, knobs)
-            leases.update({operation.lease} - {None})
     if len(leases) > 1:
         raise ConfigurationError(
-            f"found {len(leases)} leases in one transaction; expected at most one. Use one lease for keys that "
-            "are written together."
+            f"found {len(leases)} leases in one transaction; expected at most one. Use one lease for keys "
+            "that are written together."
         )
 
 
@@ -67,8 +67,8 @@ def check_value(operation: Put, knobs: StoreKnobs) -> None:
         )
     if len(operation.value) > knobs.value_bytes_max:
         raise LimitReached(
-            f"the value for {operation.key!r} has {len(operation.value)} bytes; at most {knobs.value_bytes_max} "
-            "(value_bytes_max). Keep it elsewhere and put its name here."
+            f"the value for {operation.key!r} has {len(operation.value)} bytes; at most "
+            f"{knobs.value_bytes_max} (value_bytes_max). Keep it elsewhere and put its name here."
         )
 
 

@@ -38,7 +38,7 @@ from atoll.ports.store import (
     unchanged,
 )
 
-SWEEP_LATE_S = 0.5
+SWEEP_LATE_S = 0.2
 """How late the sweep itself may be when its event loop is busy; any call to the store sweeps first."""
 BOOKMARK_EVERY = 1000
 

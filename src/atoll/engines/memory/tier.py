@@ -178,8 +178,8 @@ class MemoryTier:
         _check_ttl(ttl_s)
         if len(value) > self._value_bytes_max:
             raise LimitReached(
-                f"the copy for {key!r} has {len(value)} bytes; at most {self._value_bytes_max} (value_bytes_max). "
-                "Do without a copy, or raise the limit."
+                f"the copy for {key!r} has {len(value)} bytes; at most {self._value_bytes_max} "
+                "(value_bytes_max). Do without a copy, or raise the limit."
             )
         return await self._link.call("fill", lambda: self.world.fill(key, token, bytes(value), ttl_s))
 

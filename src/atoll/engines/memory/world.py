@@ -185,7 +185,8 @@ class StoreWorld:
         forgotten = self.clock.lease_now() - self.knobs.dedupe_window_s
         while self.requests and next(iter(self.requests.values()))[1] <= forgotten:
             self.requests.popitem(last=False)
-        return self.requests[request_id][0] if request_id in self.requests else None
+        known = None if request_id is None else self.requests.get(request_id)
+        return known[0] if known else None
 
     def _remember(self, request_id: str | None) -> None:
         if request_id is not None and self.knobs.dedupe_window_s > 0:
@@ -230,7 +231,8 @@ class StoreWorld:
         lease = self.leases.get(id)
         if lease is None or lease.due <= self.clock.lease_now():
             raise LeaseOver(
-                f"lease {id} has expired, was revoked or was never granted here. Grant a new one; its keys are gone."
+                f"lease {id} has expired, was revoked or was never granted here. "
+                "Grant a new one; its keys are gone."
             )
         return lease
 
@@ -309,8 +311,8 @@ class StoreWorld:
             self.sweep()
             if after.epoch != self.epoch or after.revision > self.revision:
                 raise EpochChanged(
-                    f"the bookmark is of epoch {after.epoch}, revision {after.revision}; the store is at epoch "
-                    f"{self.epoch}, revision {self.revision}. Read everything again and take a new bookmark."
+                    f"the bookmark is of epoch {after.epoch}, revision {after.revision}; the store is at "
+                    f"epoch {self.epoch}, revision {self.revision}. Read all again, then take a new one."
                 )
             oldest = self.revision - len(self.history) + 1
             if after.revision < oldest - 1:
