@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from atoll import clock
+from atoll.engines.sqlite.envelope import check
 from atoll.errors import Conflict, FormatRefused, LimitReached, Refused
 from atoll.ports.broker import Message
 from atoll.ports.joined import Staged
@@ -22,8 +23,7 @@ Execute = Callable[[str, Sequence[Any]], Rows]
 
 PART = "joined"
 FORMAT = 1
-HEADERS_MAX = 32
-HEADER_BYTES_MAX = 4096
+BODY_BYTES_MAX = 1 << 20
 MESSAGES_MAX = 10_000
 
 # The position is made here and not by SQLite, because two prepared branches would be given the same rowid.
@@ -115,7 +115,10 @@ def fence(execute: Execute, resource: str, token: Token) -> None:
 
 def put(execute: Execute, queue: str, messages: Sequence[Message]) -> None:
     """Stage the messages, in their order and after those already there."""
-    check(messages)
+    if len(messages) > MESSAGES_MAX:
+        raise LimitReached(f"{len(messages)} messages in one put; at most {MESSAGES_MAX}. Put them in parts.")
+    for message in messages:
+        check(message, BODY_BYTES_MAX)
     if not messages:
         return
     now = clock.wall_now()
@@ -137,26 +140,6 @@ def put(execute: Execute, queue: str, messages: Sequence[Message]) -> None:
                 now,
             ),
         )
-
-
-def check(messages: Sequence[Message], body_bytes_max: int = 16 << 20, most: int = MESSAGES_MAX) -> None:
-    """LimitReached for what is too big or too many."""
-    if len(messages) > most:
-        raise LimitReached(f"found {len(messages)} messages in one put; at most {most}. Put them in parts.")
-    for message in messages:
-        size = sum(len(name) + len(value) for name, value in message.headers.items())
-        if len(message.body) > body_bytes_max:
-            raise LimitReached(
-                f"message {message.id}: a body of {len(message.body)} bytes; at most {body_bytes_max}. Put "
-                "the "
-                "data elsewhere and send its name."
-            )
-        if len(message.headers) > HEADERS_MAX or size > HEADER_BYTES_MAX:
-            raise LimitReached(
-                f"message {message.id}: {len(message.headers)} headers of {size} bytes; at most "
-                f"{HEADERS_MAX} of "
-                f"{HEADER_BYTES_MAX} bytes together. Headers are for routing; put the rest in the body."
-            )
 
 
 def any_staged(execute: Execute) -> bool:
