@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -49,8 +48,7 @@ _ENTRY = "SELECT key, value, revision, create_revision, lease FROM atoll_entry"
 _TRIM_EVERY = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(NamedTuple):
     """The clocks as one piece of work saw them, on the writer's thread. Seconds."""
 
     boot_id: str
@@ -61,8 +59,7 @@ class Times:
 Clocks = Callable[[], Times]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One call of `transact`."""
 
     then: Sequence[Operation]
