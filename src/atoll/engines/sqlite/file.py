@@ -59,8 +59,9 @@ class SqliteFile:
         self._writer = Writer(
             path,
             lambda: self._connect(in_turn=True),
-            self.bell.ring,
-            lambda: self.bell.waiting > 0,
+            self._new_pass,
+            committed=self.bell.ring,
+            watched=lambda: self.bell.waiting > 0,
             queue_max=options.queue_max,
         )
         self._reader = Reader(path, self._connect_reader, queue_max=options.queue_max)
@@ -145,7 +146,7 @@ class SqliteFile:
         """
         left_s = clock.remaining_s(ceiling_s or self.options.ceiling_s)
         try:
-            turnstile = Turnstile(self.path)
+            turnstile = self._new_pass()
         except OSError as error:
             raise translate(error, self.path) from error
         if not turnstile.try_acquire():
@@ -168,11 +169,18 @@ class SqliteFile:
         self._lent.add(connection)
         return connection
 
-    def _connect(self, *, in_turn: bool) -> apsw.Connection:
+    def _check(self) -> None:
         if not self._checked:
             place.check_library()
             place.check_folder(self.path, shared_kernel=self.options.shared_kernel)
             self._checked = True
+
+    def _new_pass(self) -> Turnstile:
+        self._check()
+        return Turnstile(self.path)
+
+    def _connect(self, *, in_turn: bool) -> apsw.Connection:
+        self._check()
         connection = apsw.Connection(self.path, vfs=self.options.vfs)
         try:
             connection.set_busy_timeout(1000)

@@ -28,7 +28,7 @@ _NOTICE_S = (0.001, 0.002, 0.005)
 
 
 class Writer(Lane):
-    """Serves jobs by group commit. `connect` opens the connection; `committed` hears of each commit."""
+    """Serves jobs by group commit. `committed` hears of each commit; `watched`: somebody waits for those of others."""
 
     name = "writer"
 
@@ -36,14 +36,16 @@ class Writer(Lane):
         self,
         path: str,
         connect: Callable[[], apsw.Connection],
+        line_up: Callable[[], Turnstile],
+        *,
         committed: Callable[[], None],
         watched: Callable[[], bool],
-        *,
         queue_max: int,
     ) -> None:
         super().__init__(path, queue_max=queue_max, batch_max=BATCH_MAX)
         self.busy = threading.Lock()
         self._connect = connect
+        self._line_up = line_up
         self._committed = committed
         self._watched = watched
         self._connection: apsw.Connection | None = None
@@ -57,9 +59,9 @@ class Writer(Lane):
     def serve(self, batch: list[Job[Any]]) -> None:
         try:
             if self._turnstile is None:
-                self._turnstile = Turnstile(self.path)
+                self._turnstile = self._line_up()
             self._turnstile.acquire()
-        except OSError as error:
+        except (OSError, AtollError) as error:
             self.fail(batch, translate(error, self.path))
             return
         try:
