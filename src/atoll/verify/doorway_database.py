@@ -49,6 +49,11 @@ class DoorwayDatabase:
         return self._inner.name
 
     @property
+    def url(self) -> str:
+        """Where it is, as its engine says; the name where it does not."""
+        return str(getattr(self._inner, "url", self._inner.name))
+
+    @property
     def joined(self) -> Joined:
         return self._joined
 
