@@ -7,23 +7,26 @@ from pathlib import Path
 
 import apsw
 import pytest
+from stranger import Refusal, Stranger
+
 from atoll.engines.sqlite import changeset, row_lock
 from atoll.engines.sqlite.changeset import DDL, Recording
 from atoll.errors import ConfigurationError, Conflict, NotApplied
 from atoll.ports.participant import Finished, Outcome, Vote
-from stranger import Refusal, Stranger
 
 SCHEMA = """
 CREATE TABLE plane(tail TEXT PRIMARY KEY, hours INTEGER NOT NULL);
 CREATE TABLE seat(id INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT UNIQUE, who TEXT);
 CREATE TABLE pair(a INTEGER, b TEXT, v REAL, PRIMARY KEY(a, b)) WITHOUT ROWID;
 CREATE TABLE parent(id INTEGER PRIMARY KEY);
-CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE child(
+    id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id) DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE name(n TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, v INTEGER);
 CREATE TABLE ratio(r REAL PRIMARY KEY NOT NULL, v INTEGER);
 CREATE TABLE loose(x);
 CREATE TABLE tally(kind TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL);
-CREATE TABLE event(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, size INTEGER GENERATED ALWAYS AS (length(kind)) STORED);
+CREATE TABLE event(
+    size INTEGER GENERATED ALWAYS AS (length(kind)) STORED, id INTEGER PRIMARY KEY, kind TEXT NOT NULL);
 CREATE TRIGGER counted AFTER INSERT ON event BEGIN UPDATE tally SET n = n + 1 WHERE kind = NEW.kind; END;
 CREATE VIRTUAL TABLE words USING fts5(body);
 INSERT INTO plane VALUES ('N1', 1), ('N2', 2), ('N3', 3);
@@ -41,7 +44,7 @@ INSERT INTO tally VALUES ('go', 0);
 def path(tmp_path: Path) -> Path:
     connection = apsw.Connection(str(tmp_path / "shop.db"))
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(SCHEMA + DDL)
+    connection.execute(";\n".join((SCHEMA, *DDL)))
     connection.close()
     return tmp_path / "shop.db"
 
@@ -287,7 +290,7 @@ def test_a_table_altered_under_a_promise_keeps_the_branch_and_says_so(
 ) -> None:
     branch(connection, "INSERT INTO plane VALUES ('N9', 9); INSERT INTO seat(place) VALUES ('2A')")
     stranger.execute(ddl)
-    with pytest.raises(Conflict, match="plane .* was altered"):
+    with pytest.raises(Conflict, match=r"plane .* was altered"):
         settle(connection)
     assert rows(connection, "SELECT count(*) FROM seat WHERE place = '2A'") == [(0,)]
     assert len(changeset.in_doubt(connection, "")) == 1

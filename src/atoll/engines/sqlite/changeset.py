@@ -26,13 +26,14 @@ from atoll.ports.participant import Finished, InDoubt, Outcome, Vote
 
 FORMAT = 1
 DDL = (
-    row_lock.DDL
-    + """
-CREATE TABLE IF NOT EXISTS atoll_branch(
-    id TEXT PRIMARY KEY NOT NULL, prepared_at REAL NOT NULL, shown TEXT NOT NULL,
-    tables BLOB NOT NULL, redo BLOB NOT NULL
-);
-"""
+    *row_lock.DDL,
+    """CREATE TABLE IF NOT EXISTS atoll_branch (
+  id TEXT PRIMARY KEY NOT NULL,
+  prepared_at REAL NOT NULL,
+  shown TEXT NOT NULL,
+  tables BLOB NOT NULL,
+  redo BLOB NOT NULL
+)""",
 )
 REDO_BYTES_MAX = 64 * 2**20
 _OURS = ("atoll_branch", "atoll_row_lock", "atoll_format")
@@ -247,8 +248,8 @@ def _rehearse(connection: apsw.Connection, rows: list[Row], redo: bytes, file: s
         connection.execute("ROLLBACK TO atoll_rehearsal; RELEASE atoll_rehearsal")
     if wrong:
         raise NotApplied(
-            f"a row of {wrong[0].shape.name} in {file} cannot be made a second time as it was made. Nothing was "
-            "written; write this table in a transaction of its own."
+            f"a row of {wrong[0].shape.name} in {file} cannot be made a second time as it was made. "
+            "Nothing was written; write this table in a transaction of its own."
         )
 
 

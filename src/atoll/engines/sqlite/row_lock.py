@@ -24,12 +24,15 @@ WHOLE = "*"
 LOCKED = "atoll: a prepared transaction holds this row; try again when it is decided"
 """What a writer's SQLite says. Strangers see it as a constraint error."""
 
-DDL = """
-CREATE TABLE IF NOT EXISTS atoll_row_lock(
-    tbl TEXT NOT NULL, key TEXT NOT NULL, branch TEXT NOT NULL, PRIMARY KEY(tbl, key)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS atoll_row_lock_branch ON atoll_row_lock(branch);
-"""
+DDL = (
+    """CREATE TABLE IF NOT EXISTS atoll_row_lock (
+  tbl TEXT NOT NULL,
+  key TEXT NOT NULL,
+  branch TEXT NOT NULL,
+  PRIMARY KEY (tbl, key)
+) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS atoll_row_lock_branch ON atoll_row_lock (branch)",
+)
 
 
 def quoted(name: str) -> str:

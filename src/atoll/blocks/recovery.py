@@ -1,0 +1,308 @@
+"""Recovery: any instance finishes what a dead one left.
+
+The night watchman's round: look into every room, and where a paper lies signed and undecided, look into the
+book. If nothing stands there and its owner is gone, write "did not happen" first, and only then tidy up.
+
+Promise: a transaction in doubt is finished by whoever lives, by the one decision in the state store; one
+that may have had a decision which is no longer kept is left standing and shown.
+What can break it: no instance that runs `recover()`.
+Proved by: atoll verify --workload transaction
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from atoll import clock
+from atoll.algorithms.two_phase import Carry, Found, Park, Presume, Wait, forgettable, judge
+from atoll.blocks import decision
+from atoll.blocks.presence import Presences
+from atoll.errors import AtollError, OutcomeUnknown
+from atoll.ports.joined import Database
+from atoll.ports.observer import TransactionDecided, TransactionTakenOver, emit
+from atoll.ports.participant import Finished, InDoubt, Outcome
+from atoll.ports.register import Applied
+from atoll.ports.store import Store, absent, delete, unchanged
+
+log = logging.getLogger("atoll.transaction")
+
+ROUND_S = 1.0
+PATIENCE = 6
+"""A live coordinator may take this many times `grace_s` to decide."""
+CLEAN_EVERY = 300
+_PAGE = 500
+_SAID_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A transaction that some database still waits to hear of. `decision`: None while there is none.
+
+    `databases`: those that wait. `age_s`: since the first of them prepared. `locks`: what it holds, for
+    people. `parked`: why nobody but a person may end it; empty otherwise.
+    """
+
+    id: str
+    databases: tuple[str, ...]
+    decision: Outcome | None
+    age_s: float
+    coordinator_lives: bool
+    locks: str = ""
+    parked: str = ""
+
+
+@dataclass
+class _Case:
+    """One transaction as a round found it."""
+
+    id: str
+    branches: dict[str, InDoubt] = field(default_factory=dict)
+    record: decision.Record | None = None
+    revision: int = 0
+    lives: bool = False
+
+    @property
+    def age_s(self) -> float:
+        first = min(branch.prepared_at for branch in self.branches.values())
+        return max(0.0, clock.wall_now() - first)
+
+
+class Recovery:
+    """The rounds of one Transactions. `databases` by name."""
+
+    def __init__(
+        self,
+        store: Store,
+        databases: Mapping[str, Database],
+        presences: Presences,
+        *,
+        prefix: str,
+        grace_s: float,
+        retention_s: float,
+    ) -> None:
+        self._store = store
+        self._databases = databases
+        self._presences = presences
+        self._prefix = prefix
+        self._grace_s = grace_s
+        self._retention_s = retention_s
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        """Rounds for ever, about one a second; what fails is said once and tried again."""
+        failed = ""
+        rounds = 0
+        try:
+            while True:
+                try:
+                    await self._presences.here().show()
+                    await self.round()
+                    if rounds % CLEAN_EVERY == 0:
+                        await self.clean()
+                    rounds += 1
+                    failed = ""
+                except (AtollError, TimeoutError) as error:
+                    if (said := type(error).__name__) != failed:
+                        log.warning("recovery is held up, and goes on trying: %s", error)
+                    failed = said
+                await asyncio.sleep(ROUND_S * (0.5 + clock.chance().random()))
+        finally:
+            self._presences.here().hide()
+
+    async def round(self) -> int:
+        """Look at everything once; answers how many transactions were finished."""
+        finished = 0
+        for case in await self._cases(self._prefix):
+            try:
+                finished += await self._see_to(case)
+            except AtollError as error:
+                self._say_once(case.id, "%s stays in doubt for now: %s", case.id, error)
+        return finished
+
+    async def in_doubt(self, prefix: str) -> list[Doubt]:
+        """What waits, the oldest first."""
+        doubts = []
+        epoch = await self._store.epoch()
+        for case in await self._cases(prefix):
+            step = self._judge(case, epoch)
+            doubts.append(
+                Doubt(
+                    id=case.id,
+                    databases=tuple(sorted(case.branches)),
+                    decision=Outcome(case.record.outcome) if case.record else None,
+                    age_s=case.age_s,
+                    coordinator_lives=case.lives,
+                    locks="; ".join(f"{name}: {b.locks}" for name, b in sorted(case.branches.items())),
+                    parked=step.reason if isinstance(step, Park) else "",
+                )
+            )
+        return sorted(doubts, key=lambda doubt: -doubt.age_s)
+
+    async def _cases(self, prefix: str) -> list[_Case]:
+        cases: dict[str, _Case] = {}
+        for name, branches in (await self._branches(prefix)).items():
+            for branch in branches:
+                cases.setdefault(branch.id, _Case(branch.id)).branches[name] = branch
+        if cases:
+            living = await self._living()
+            mine = self._presences.mine()
+            for case in cases.values():
+                if (found := await decision.lookup(self._store, case.id)) is not None:
+                    case.record, case.revision = found
+                instance = decision.instance_of(case.id)
+                case.lives = case.id in mine[instance] if instance in mine else instance in living
+        return list(cases.values())
+
+    async def _branches(self, prefix: str) -> dict[str, list[InDoubt]]:
+        answer = {}
+        for name, database in self._databases.items():
+            if (participant := database.participant) is not None:
+                answer[name] = list(await participant.in_doubt(prefix))
+        return answer
+
+    async def _living(self) -> set[str]:
+        living, start = set(), decision.COORDINATORS
+        end = decision.COORDINATORS[:-1] + "0"  # the character after the slash
+        while True:
+            page = await self._store.range(start=start, end=end, limit=_PAGE)
+            living |= {entry.key.removeprefix(decision.COORDINATORS) for entry in page.entries}
+            if not page.more:
+                return living
+            start = page.entries[-1].key + "\0"
+
+    def _judge(self, case: _Case, epoch: int) -> Wait | Presume | Carry | Park:
+        found = Found(
+            decision=case.record.outcome if case.record else None,
+            age_s=case.age_s,
+            coordinator_lives=case.lives,
+            same_epoch=decision.epoch_of(case.id) == epoch,
+        )
+        return judge(
+            found, grace_s=self._grace_s, patience_s=PATIENCE * self._grace_s, retention_s=self._retention_s
+        )
+
+    async def _see_to(self, case: _Case) -> bool:
+        """One transaction; True when it is finished everywhere."""
+        step = self._judge(case, await self._store.epoch())
+        match step:
+            case Wait():
+                return False
+            case Park(reason):
+                self._say_once(case.id, "%s is left for a person to decide: %s", case.id, reason)
+                return False
+            case Presume():
+                if not await self._presume(case):
+                    return False
+            case Carry():
+                if not case.lives and not await self._take(case):
+                    return False
+        return await self._carry(case)
+
+    async def _presume(self, case: _Case) -> bool:
+        """Write "abort" where nothing stands. False: something stands there now; the next round reads it."""
+        me, now = self._presences.here().instance, clock.wall_now()
+        record = decision.Record(
+            outcome="abort", databases=tuple(sorted(case.branches)), at=now, by=me, taken_by=me, taken_at=now
+        )
+        try:
+            answer = await self._store.transact(
+                decision.line(case.id, record), compare=[absent(decision.key_of(case.id))]
+            )
+        except OutcomeUnknown:
+            return False
+        if not isinstance(answer, Applied):
+            return False
+        case.record, case.revision = record, answer.revision
+        emit(
+            TransactionDecided(
+                at=now, name=case.id, outcome="abort", by="recovery", databases=record.databases
+            )
+        )
+        return True
+
+    async def _take(self, case: _Case) -> bool:
+        """Put our name to the finishing of a dead one's transaction, by compare-and-set: one does it."""
+        assert case.record is not None
+        me, now = self._presences.here().instance, clock.wall_now()
+        taker = case.record.taken_by
+        if taker == me:
+            return True
+        if taker in await self._living() and 0 <= now - case.record.taken_at < 3 * self._grace_s:
+            return False
+        record = msgspec.structs.replace(case.record, taken_by=me, taken_at=now)
+        key = decision.key_of(case.id)
+        try:
+            answer = await self._store.transact(
+                decision.line(case.id, record), compare=[unchanged(key, case.revision)]
+            )
+        except OutcomeUnknown:
+            return False
+        if isinstance(answer, Applied):
+            case.record, case.revision = record, answer.revision
+            return True
+        return False
+
+    async def _carry(self, case: _Case) -> bool:
+        assert case.record is not None
+        outcome = Outcome(case.record.outcome)
+        done = [await self._finish(name, case.id, outcome) for name in sorted(case.branches)]
+        if not all(done):
+            return False
+        self._said.discard(case.id)
+        if not case.lives:
+            waited_s = case.age_s
+            log.info(
+                "%s: %s by recovery on %s, after %.1f s in doubt",
+                case.id,
+                outcome.value,
+                ", ".join(sorted(case.branches)),
+                waited_s,
+            )
+            emit(
+                TransactionTakenOver(
+                    at=clock.wall_now(), name=case.id, outcome=outcome.value, in_doubt_s=waited_s
+                )
+            )
+        return True
+
+    async def _finish(self, name: str, id: str, outcome: Outcome) -> bool:
+        """False: ask again in the next round."""
+        participant = self._databases[name].participant
+        assert participant is not None
+        try:
+            return await participant.finish(id, outcome) is not Finished.BUSY
+        except AtollError as error:
+            self._say_once(id, "%s cannot be finished on %s yet: %s", id, name, error)
+            return False
+
+    async def clean(self) -> int:
+        """Remove decisions that are old and that no database waits for; answers how many."""
+        removed, start = 0, decision.DECISIONS + self._prefix
+        end = start[:-1] + "0"
+        while True:
+            page = await self._store.range(start=start, end=end, limit=_PAGE)
+            waiting = {
+                branch.id for branches in (await self._branches(self._prefix)).values() for branch in branches
+            }
+            for entry in page.entries:
+                record, id = decision.read(entry), entry.key.removeprefix(decision.DECISIONS)
+                unseen = id in waiting or not set(record.databases) <= set(self._databases)
+                age_s = clock.wall_now() - record.at
+                if forgettable(age_s=age_s, retention_s=self._retention_s, in_doubt=unseen):
+                    await self._store.transact(
+                        delete(entry.key), compare=[unchanged(entry.key, entry.revision)]
+                    )
+                    removed += 1
+            if not page.more:
+                return removed
+            start = page.entries[-1].key + "\0"
+
+    def _say_once(self, id: str, message: str, *words: object) -> None:
+        if id not in self._said and len(self._said) < _SAID_MAX:
+            self._said.add(id)
+            log.warning(message, *words)
