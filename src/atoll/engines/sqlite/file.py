@@ -206,7 +206,7 @@ class SqliteFile:
         if mode != "wal":
             raise ConfigurationError(
                 f"found that {self.path} stays in journal mode {mode}; expected wal. Its file system has no "
-                "shared memory for it, or another program holds it: name another folder, or close that program."
+                "shared memory for it, or another program holds it: name another folder, or close that one."
             )
 
     def _connect_reader(self) -> apsw.Connection:

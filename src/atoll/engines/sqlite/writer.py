@@ -17,7 +17,7 @@ from atoll import clock
 from atoll.engines.sqlite.lane import Job, Lane, State
 from atoll.engines.sqlite.translation import translate
 from atoll.engines.sqlite.turnstile import Turnstile
-from atoll.errors import AtollError, OutcomeUnknown
+from atoll.errors import AtollError, NotSent
 
 BATCH_MAX = 256
 BATCH_S = 0.02
@@ -28,7 +28,7 @@ _NOTICE_S = (0.001, 0.002, 0.005)
 
 
 class Writer(Lane):
-    """Serves jobs by group commit. `committed` hears of each commit; `watched`: somebody waits for those of others."""
+    """Serves jobs by group commit. `committed` hears of each commit; `watched`: somebody waits for others'."""
 
     name = "writer"
 
@@ -126,14 +126,18 @@ class Writer(Lane):
         batch = [job for job in batch if job.state is not State.DROPPED]
         if not batch:
             return []
-        if self.failed is None and self._commit_once(batch):
-            return [job for job in batch if job.state is State.RUNNING]
-        for job in batch:
-            if job.state is State.RUNNING and job.error is None and self.failed is None:
+        if self.failed is not None:
+            self._refuse(batch, NotSent(self.failed))
+            together = True
+        else:
+            together = self._commit_once(batch)
+        begun = [job for job in batch if job.state is State.RUNNING]
+        for job in begun if not together else ():
+            if self.failed is not None:
+                job.error = job.error or NotSent(self.failed)
+            elif job.error is None:
                 self._commit_once([job])
-            elif job.error is None and self.failed is not None:
-                job.error = OutcomeUnknown(self.failed)
-        return batch
+        return begun
 
     def _commit_once(self, batch: list[Job[Any]]) -> bool:
         """One transaction. False: the disk undid all of it, and each should be tried alone."""
