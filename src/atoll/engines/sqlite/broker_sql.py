@@ -262,7 +262,7 @@ def extend(connection: apsw.Connection, queue: str, receipt: str, until: float, 
 def depths(connection: apsw.Connection, now: float) -> list[Depth]:
     """Every queue that holds something, by name."""
     buried: Rows = connection.execute("SELECT queue, count(*) FROM atoll_dead GROUP BY queue").fetchall()
-    dead: dict[str, int] = dict(buried)  # type: ignore[arg-type]
+    dead: dict[str, int] = dict(buried)
     alive: Rows = connection.execute(
         "SELECT queue, sum(state < 2 AND due <= ?1), sum(state = 0 AND due > ?1), sum(state = 1 AND due > "
         "?1), "
