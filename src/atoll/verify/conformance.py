@@ -48,7 +48,14 @@ def expect(holds: object, sentence: str) -> None:
 async def expect_raises(kind: type[BaseException], call: Awaitable[object], sentence: str) -> BaseException:
     """`call` must raise `kind`; answers what it raised."""
     try:
-        answer = await call
+        async with asyncio.timeout(PATIENCE_S) as patience:
+            answer = await call
+    except TimeoutError:
+        expect(
+            not patience.expired(),
+            f"{sentence}: expected {kind.__name__}, and nothing came for {PATIENCE_S} s",
+        )
+        raise
     except kind as error:
         expect(str(error), f"{sentence}: {kind.__name__} came without a sentence")
         return error

@@ -34,9 +34,9 @@ async def put(broker: Broker, queue: str, *messages: Message) -> None:
         expect(list(outcomes) == accepted, f"putting new messages answered {outcomes}")
 
 
-async def one(broker: Broker, queue: str, *, lease_s: float = LONG_S, wait_s: float = WAIT_S) -> Taken:
+async def one(broker: Broker, queue: str, *, lease_s: float = LONG_S) -> Taken:
     """Take one; there must be one."""
-    taken = await broker.take(queue, 1, lease_s=lease_s, wait_s=wait_s)
+    taken = await broker.take(queue, 1, lease_s=lease_s, wait_s=WAIT_S)
     expect(len(taken) == 1, f"taking one message answered {len(taken)}")
     return taken[0]
 

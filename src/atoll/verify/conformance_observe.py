@@ -110,12 +110,13 @@ async def an_observed_key_is_itself_and_all_below(make: Make) -> None:
 async def a_key_recreated_shows_its_new_life(make: Make) -> None:
     async with make() as store:
         key = place() + "k"
-        await written(store, key, b"same")
+        old = await written(store, key, b"same")
         async with reading(store.observe(key)) as items:
             picture = Picture(items)
             await picture.step("the first observation")
             applied(await store.transact(delete(key)))
             new = await written(store, key, b"same")
+            expect(new.create_revision > old.create_revision, f"{new} lives on as {old}")
             await picture.until(
                 lambda known: key in known and known[key].create_revision == new.create_revision,
                 "the new life",

@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Callable
 from atoll import clock
 from atoll.errors import ConfigurationError, LimitReached
 from atoll.ports.tier import Hit, Miss, Tier
-from atoll.verify.conformance import Cases, NotTested, case, expect, expect_raises, place, sleep_until
+from atoll.verify.conformance import (
+    Cases,
+    NotTested,
+    Violation,
+    case,
+    expect,
+    expect_raises,
+    place,
+    sleep_until,
+)
 
 Make = Callable[[], Tier]
 CASES: Cases = []
@@ -31,7 +40,7 @@ async def slip(tier: Tier, key: str) -> str:
     found = await look(tier, key)
     if isinstance(found, Miss):
         return found.token
-    raise AssertionError(f"{key!r} should not be there and is: {found}")
+    raise Violation(f"{key!r} should not be there and is: {found}")
 
 
 async def tried(attempt: Callable[[], Awaitable[bool]], sentence: str) -> None:

@@ -14,7 +14,7 @@ from atoll import clock
 from atoll.errors import ConfigurationError, LimitReached, Refused
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import Store, Token, absent, created, delete, equals, put, unchanged
-from atoll.verify.conformance import Cases, NotTested, case, expect, expect_raises, place
+from atoll.verify.conformance import Cases, NotTested, Violation, case, expect, expect_raises, place
 
 Make = Callable[[], Store]
 CASES: Cases = []
@@ -337,6 +337,34 @@ async def a_guard_lets_only_the_owner_write(make: Make) -> None:
         await expect_raises(Refused, store.transact(put(at + "k", b"4"), guard=held), "an owner gone")
         entry = (await store.get(at + "k")).entry
         expect(entry and entry.value == b"1", f"a refused transaction wrote {entry}")
+
+
+@case(CASES)
+async def a_guard_is_judged_inside_the_transaction(make: Make) -> None:
+    async with make() as store:
+        at, epoch = place(), await store.epoch()
+
+        async def write_until_refused(held: Held, number: int) -> int:
+            last = 0
+            for _ in range(number):
+                await asyncio.sleep(0)
+            try:
+                while True:
+                    last = applied(await store.transact(put(f"{at}{number}", b""), guard=held)).revision
+            except Refused:
+                return last
+
+        for _ in range(8):
+            owner = await written(store, at + "owner", b"one")
+            held = Held(at + "owner", Token(epoch, owner.revision))
+            writers = [asyncio.create_task(write_until_refused(held, number)) for number in range(4)]
+            await asyncio.sleep(0.002)
+            takeover = await written(store, at + "owner", b"another")
+            newest = max(await asyncio.gather(*writers))
+            expect(
+                newest < takeover.revision,
+                f"a guarded write was applied as {newest}, after the takeover as {takeover.revision}",
+            )
 
 
 @case(CASES)
