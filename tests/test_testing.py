@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atoll import clock
+from atoll import Lock, LockLost, clock
 from atoll.errors import AtollError, ConfigurationError, NotApplied, OutcomeUnknown
 from atoll.ports.register import Applied
-from atoll.ports.store import Store, absent, put
+from atoll.ports.store import Store, absent, delete, put
 from atoll.testing import Cut, Deadlock, Forbidden, Killed, NotDeterministic, Weather, World, simulated
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,39 +40,59 @@ class SetIfAbsentLock:
                 return
             await asyncio.sleep(0.5)
 
-    async def __aexit__(self, *exc: object) -> None: ...
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.transact(delete(self._name))
 
 
-async def count_up(store: Store, times: int) -> int:
-    """Add to a counter, without protection: read, think, write."""
+Locking = Callable[[Store], AbstractAsyncContextManager[Any]]
+
+
+async def counting(world: World, lock: Locking) -> None:
+    """Two processes count under one lock; the first to hold it is frozen for longer than its lease."""
     done = 0
-    for _ in range(times):
-        entry = (await store.get("count")).entry
-        now = int(entry.value) if entry else 0
-        await asyncio.sleep(0.5)
-        await store.transact(put("count", str(now + 1).encode()))
-        done += 1
-    return done
+
+    async def work() -> None:
+        nonlocal done
+        store = world.store()
+        for _ in range(3):
+            with contextlib.suppress(NotApplied, LockLost):
+                async with lock(store) as held:
+                    entry = (await store.get("count")).entry
+                    now = int(entry.value) if entry else 0
+                    await asyncio.sleep(0.5)
+                    await store.transact(put("count", str(now + 1).encode()), guard=held)
+                    done += 1
+
+    workers = [world.process(name).run(work()) for name in ("one", "other")]
+    await asyncio.sleep(0.3)
+    await world.freeze("one", seconds=18)
+    await asyncio.sleep(20)
+    await world.freeze("other", seconds=18)
+    await asyncio.gather(*workers)
+    entry = (await world.store().get("count")).entry
+    assert entry is not None and int(entry.value) >= done, f"{done} said done"
+
+
+@simulated(seeds=30)
+async def test_a_lock_whose_token_guards_the_write_counts_right_when_its_holder_freezes(world: World) -> None:
+    await counting(world, lambda store: Lock(store, "count"))
+    assert world.hardships()["frozen"] == 2
+
+
+@simulated(seeds=200)
+async def test_a_frozen_worker_bills_nobody(world: World) -> None:
+    with pytest.raises(LockLost):
+        async with Lock(world.store(), "order/1"):
+            await world.freeze(seconds=20)
 
 
 def test_a_lock_without_a_token_is_caught_when_its_holder_freezes(capsys: pytest.CaptureFixture[str]) -> None:
     @simulated(seeds=20)
-    async def counting(world: World) -> None:
-        async def work() -> int:
-            async with SetIfAbsentLock(world.store(), "lock"):
-                return await count_up(world.store(), 3)
+    async def naive(world: World) -> None:
+        await counting(world, lambda store: SetIfAbsentLock(store, "count-lock"))
 
-        one, other = world.process("one").run(work()), world.process("other").run(work())
-        await asyncio.sleep(0.3)
-        await world.freeze("one", seconds=12)
-        await world.freeze("other", seconds=12)
-        await asyncio.sleep(30)
-        done = await one + await other
-        entry = (await world.store().get("count")).entry
-        assert entry is not None and int(entry.value) == done
-
-    with pytest.raises(AssertionError) as raised:
-        counting()
+    with pytest.raises(AssertionError, match="said done") as raised:
+        naive()
     assert "ATOLL_SEED=" in "".join(raised.value.__notes__)
     assert "ATOLL_SEED=" in capsys.readouterr().err
 
@@ -197,9 +221,20 @@ def test_the_world_is_hidden_from_the_signature_and_other_arguments_are_kept(tmp
     with_a_fixture(tmp_path=tmp_path)
 
 
+class TestInAClass:
+    @simulated(seeds=2)
+    async def test_a_method_can_be_simulated_too(self, world: World) -> None:
+        assert isinstance(self, TestInAClass) and isinstance(world, World)
+
+
 def test_brackets_that_were_forgotten_are_named() -> None:
     with pytest.raises(ConfigurationError, match="without brackets"):
         simulated(print)  # type: ignore[arg-type]
+
+    async def no_world() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="takes no world"):
+        simulated(seeds=1)(no_world)  # type: ignore[arg-type]
 
 
 @simulated(seeds=30)
@@ -255,6 +290,7 @@ async def test_the_calling_process_freezes_while_time_goes_on(world: World) -> N
     await world.freeze(seconds=20)
     assert world.clock.lease_now() - before == pytest.approx(20)
     assert len(ticks) in (19, 20)
+    assert world.hardships() == {"frozen": 1}
 
 
 def test_an_error_in_a_process_that_nobody_awaits_fails_the_test() -> None:

@@ -83,6 +83,7 @@ class Process:
 
     def freeze(self, seconds: float = float("inf")) -> None:
         """As SIGSTOP: nothing of it runs while time and its leases go on; later it goes on unaware."""
+        self._world._count("frozen")
         self._world._simulation.freeze(self._process, seconds)
 
     def thaw(self) -> None:
@@ -91,6 +92,7 @@ class Process:
 
     def kill(self) -> None:
         """As SIGKILL: no `finally` of it runs; its leases end in their time."""
+        self._world._count("killed")
         self._world._simulation.kill(self._process)
         self.cut(Cut.BOTH)
         for link in self._world._links_of(self._process):
@@ -145,6 +147,7 @@ class World:
         self._links: dict[tuple[virtual_time.Process, str, str], tuple[Link, Any]] = {}
         self._processes: dict[str, Process] = {}
         self._cuts: dict[virtual_time.Process, Cut] = {}
+        self._counts: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<World seed={self.seed}>"
@@ -215,8 +218,8 @@ class World:
         self.process(name).heal()
 
     def hardships(self) -> dict[str, int]:
-        """How often each hardship of the weather and the cuts really bit, over all links."""
-        total: dict[str, int] = {}
+        """How often each hardship really bit: of the weather and cuts over all links, freezes and kills."""
+        total = dict(self._counts)
         for link, _ in self._links.values():
             for what, count in link.counts.items():
                 total[what] = total.get(what, 0) + count
@@ -235,6 +238,9 @@ class World:
         handle = wrap(link, self._servers[kind, name])
         self._links[client, kind, name] = (link, handle)
         return handle
+
+    def _count(self, hardship: str) -> None:
+        self._counts[hardship] = self._counts.get(hardship, 0) + 1
 
     def _links_of(self, process: virtual_time.Process) -> list[Link]:
         return [link for (client, _, _), (link, _) in self._links.items() if client is process]
@@ -260,17 +266,25 @@ def simulated(seeds: int = 200, *, weather: Weather | None = None) -> Callable[[
         raise ConfigurationError("found @simulated without brackets; write @simulated(seeds=200).")
 
     def decorate(test: Test[P]) -> Callable[P, None]:
+        names = list(inspect.signature(test).parameters)
+        if not names:
+            raise ConfigurationError(f"{test!r} takes no world; write async def test_...(world: World).")
+        named = "world" if "world" in names else names[0]
+
         @functools.wraps(test)
         def run_seeds(*args: P.args, **kwargs: P.kwargs) -> None:
-            chosen = _chosen(seeds)
-            for at, seed in enumerate(chosen):
-                simulation = _run_one(test, seed, weather, args, kwargs)
+            async def in_world(world: World) -> None:
+                await anything(*args, **{named: world}, **kwargs)
+
+            anything: Any = test
+            for at, seed in enumerate(_chosen(seeds)):
+                simulation = _run_one(in_world, seed, weather, test.__qualname__)
                 if at == 0:
-                    again = _run_one(test, seed, weather, args, kwargs)
+                    again = _run_one(in_world, seed, weather, test.__qualname__)
                     _compare(simulation.trace, again.trace, seed)
 
         signature = inspect.signature(test)
-        rest = [p for p in signature.parameters.values()][1:]
+        rest = [p for p in signature.parameters.values() if p.name != named]
         run_seeds.__signature__ = signature.replace(parameters=rest, return_annotation=None)  # type: ignore[attr-defined]
         return run_seeds
 
@@ -286,19 +300,20 @@ def _chosen(seeds: int) -> list[int]:
         raise ConfigurationError(f"ATOLL_SEED and ATOLL_SEEDS are whole numbers: {error}.") from None
 
 
-def _run_one(test: Any, seed: int, weather: Weather | None, args: Any, kwargs: Any) -> Simulation:
+def _run_one(
+    test: Callable[[World], Awaitable[None]], seed: int, weather: Weather | None, name: str
+) -> Simulation:
     simulation = Simulation(seed)
     world = World(simulation, weather)
 
     async def body() -> None:
-        await test(world, *args, **kwargs)
+        await test(world)
         world._fail_for_the_unnoticed()
 
     try:
         simulation.run(body)
     except BaseException as error:
         after_s = simulation.loop.time() - virtual_time.START_S
-        name = getattr(test, "__qualname__", "the test")
         line = f"seed {seed}, after {after_s:.6g} virtual s. Again: ATOLL_SEED={seed} pytest -k {name}"
         error.add_note(line)
         print(f"{name}: {line}", file=sys.stderr)

@@ -69,7 +69,7 @@ class Link:
         self._weather = weather
         self._dice: random.Random = simulation.dice(self._name)
         self._streams: list[_Stream] = []
-        self._held: set[asyncio.Task[Any]] = set()
+        self._held: dict[asyncio.Task[Any], None] = {}
         self._cuts = 0
 
     def __repr__(self) -> str:
@@ -161,8 +161,8 @@ class Link:
             task = self._loop.create_task(journey, context=self._simulation.context(), name=name)
             carried.append(task)
             if call.held:
-                self._held.add(task)
-                task.add_done_callback(self._held.discard)
+                self._held[task] = None
+                task.add_done_callback(lambda done: self._held.pop(done, None))
         return carried
 
     async def _journey(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import hashlib
 import heapq
 import random
@@ -35,6 +36,7 @@ START_S = 1_000.0
 LEASE_AHEAD_S = 50_000.0  # the three clocks differ on purpose: mixing them up shows
 WALL_AHEAD_S = 1_767_225_600.0 - START_S  # the run begins at 2026-01-01 00:00 UTC
 TRACE_LINES_MAX = 200_000
+COLLECT_EVERY = 50_000  # steps; Python's own moments to collect garbage are no part of the seed
 
 
 class Deadlock(AssertionError):
@@ -79,8 +81,11 @@ class Trace:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.lines: list[str] = []
+        self.closed = False  # clearing up after the run is no part of it, and its order is Python's own
 
     def note(self, line: str) -> None:
+        if self.closed:
+            return
         self._hash.update(line.encode(errors="backslashreplace") + b"\n")
         if len(self.lines) < TRACE_LINES_MAX:
             self.lines.append(line)
@@ -136,6 +141,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.steps += 1
         if self.steps > self._steps_max:
             raise Endless(f"the run took more than {self._steps_max} steps. {self.waiting()}")
+        if self.steps % COLLECT_EVERY == 0:
+            gc.collect()
         self.trace.note(f"{self._now:.9f} {process.name} {_label(handle)}")
         handle._run()
 
@@ -321,7 +328,7 @@ class Simulation:
                 self._stop_the_rest()
 
     def _stop_the_rest(self) -> None:
-        self.over = True
+        self.over = self.trace.closed = True
         loop = self.loop
         loop._steps_max = loop.steps + 200_000
         loop._until = float("inf")
@@ -352,7 +359,10 @@ def run(body: Callable[[], Coroutine[Any, Any, T]], seed: int = 0) -> T:
 
 @contextmanager
 def _no_accidents(loop: VirtualLoop, seed: int) -> Iterator[None]:
-    """For code that runs on `loop`: `time` is virtual, `random` seeded, real sleeps and threads refused."""
+    """For code that runs on `loop`: `time` is virtual, `random` seeded, real sleeps and threads refused.
+
+    Garbage is collected at counted steps, because the end of an async generator is an event.
+    """
     before = (time.time, time.monotonic, time.sleep, threading.Thread.start)
     dice = random.getstate()
     real_time, real_monotonic, real_sleep, real_start = before
@@ -375,9 +385,13 @@ def _no_accidents(loop: VirtualLoop, seed: int) -> Iterator[None]:
     time.sleep = sleep
     threading.Thread.start = start  # type: ignore[method-assign]
     random.seed(f"{seed}/random")
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
+        if collecting:
+            gc.enable()
         time.time, time.monotonic, time.sleep = before[:3]
         threading.Thread.start = before[3]  # type: ignore[method-assign]
         random.setstate(dice)
