@@ -22,7 +22,7 @@ from typing import ClassVar, TypeVar
 from atoll import clock
 from atoll.blocks.line import Attempt
 from atoll.blocks.ownership import Keys, Won
-from atoll.blocks.session import finished, leasing_of
+from atoll.blocks.session import bounded, finished, in_background, leasing_of
 from atoll.errors import ConfigurationError, Interrupted, UsedAfterFork
 from atoll.ports.joined import joined_on
 from atoll.ports.observer import Event, emit
@@ -155,6 +155,9 @@ class Holding:
         if self._reason is None and self._session.left_s <= 0:
             self._lose("its lease ended before the body did")
         self._closed = True
+        if isinstance(error, GeneratorExit) and self._task is not _task_here():
+            self._give_up_unseen()  # a body that was thrown away unfinished: nobody awaits us here
+            return
         if self._reason is None:
             await self._give_up()
             return
@@ -171,19 +174,33 @@ class Holding:
             return
         raise self.error(self._loss()) from error
 
+    async def _release(self) -> None:
+        try:
+            await self._won.give_up()
+        finally:
+            self._session.leave(self)
+
+    def _give_up_unseen(self) -> None:
+        self._session.leave(self)
+        if not self._session.loop.is_closed() and self._reason is None:
+            self._session.loop.call_soon_threadsafe(self._start_giving_up)
+
+    def _start_giving_up(self) -> None:
+        in_background(bounded(f"giving up {self.title}", self._won.give_up()))
+
     async def _give_up(self) -> None:
         held_s = clock.loop_now() - self._since
-
-        async def work() -> None:
-            try:
-                await self._won.give_up()
-            finally:
-                self._session.leave(self)
-
         emit(self._was_left(held_s))
         log.debug("%s was left by %s after %.3g s", self.title, self.owner, held_s)
         bound_s = min(_RELEASE_S, max(0.05, self._session.left_s))
-        await finished(f"giving up {self.title}", work(), bound_s)
+        await finished(f"giving up {self.title}", self._release(), bound_s)
+
+
+def _task_here() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs here
+        return None
 
 
 HoldingT = TypeVar("HoldingT", bound=Holding)
@@ -256,4 +273,4 @@ def mark(holding: Holding, store: Store, who: object, held: bool) -> None:
 
 def asking() -> object:
     """Who asks: the calling thread of the sync face, else the current task."""
-    return caller.get() or asyncio.current_task()
+    return caller.get() or _task_here()

@@ -10,6 +10,7 @@ Proved by: atoll verify --workload lock
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -134,12 +135,15 @@ class Doubt:
 
     async def settle(self) -> bool:
         """Undo them. True only if the undone write was really there, so nothing is left to come."""
-        place = await self.store.transact(delete(self.keys.place(self.nonce)))
-        owner = await self.store.transact(
-            delete(self.keys.owner), compare=[equals(self.keys.owner, self.value)]
+        answers = await asyncio.gather(
+            self.store.transact(delete(self.keys.place(self.nonce))),
+            self.store.transact(delete(self.keys.owner), compare=[equals(self.keys.owner, self.value)]),
+            return_exceptions=True,
         )
-        removed = isinstance(place, Applied) and any(place.results)
-        return removed or isinstance(owner, Applied)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return any(isinstance(answer, Applied) and any(answer.results) for answer in answers)
 
 
 def said(since: float | None) -> str:

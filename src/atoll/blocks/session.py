@@ -54,7 +54,7 @@ class Session:
         self.epoch = 0
         self.ended: str | None = None
         self.retired = False
-        self._users: set[User] = set()
+        self._users: dict[User, None] = {}  # a set whose order does not depend on addresses
         self._doubts: list[Callable[[], Awaitable[bool]]] = []
         self._ticking = False
         self._entry = asyncio.Lock()
@@ -66,13 +66,13 @@ class Session:
 
     def enter(self, user: User) -> None:
         """`user` stands on the lease from now on, so it is kept alive."""
-        self._users.add(user)
+        self._users[user] = None
         if not self._ticking:
             self._tick_in(max(0.0, self.left_s - self.ttl_s * 2 / 3))
 
     def leave(self, user: User) -> None:
         """`user` has gone."""
-        self._users.discard(user)
+        self._users.pop(user, None)
         if self.retired and not self._users and self.ended is None:
             self.ended = "it was given back"
             in_background(_revoke(self.store, self.lease))
@@ -264,18 +264,16 @@ def in_background(work: Coroutine[Any, Any, AnswerT]) -> asyncio.Task[AnswerT]:
 
 
 async def finished(what: str, work: Coroutine[Any, Any, None], bound_s: float = _CLEANING_S) -> None:
-    """Have `work` done although the caller may be cancelled meanwhile; at most `bound_s` are waited.
+    """Have `work` done although the caller may be cancelled meanwhile; at most `bound_s` are waited."""
+    await asyncio.shield(in_background(bounded(what, work, bound_s)))
 
-    Its errors are logged: whatever was not cleaned up ends with its lease.
-    """
 
-    async def bounded() -> None:
-        try:
-            async with asyncio.timeout(bound_s):
-                await work
-        except TimeoutError:
-            log.warning("%s had no answer within %.3g s; the lease ends what is left", what, bound_s)
-        except Exception as error:
-            log.warning("%s failed, the lease ends what is left: %r", what, error)
-
-    await asyncio.shield(in_background(bounded()))
+async def bounded(what: str, work: Coroutine[Any, Any, None], bound_s: float = _CLEANING_S) -> None:
+    """Clean up; errors are logged, because whatever is left ends with its lease."""
+    try:
+        async with asyncio.timeout(bound_s):
+            await work
+    except TimeoutError:
+        log.warning("%s had no answer within %.3g s; the lease ends what is left", what, bound_s)
+    except Exception as error:
+        log.warning("%s failed, the lease ends what is left: %r", what, error)

@@ -54,7 +54,7 @@ class Line:
     seen: OrderedDict[str, float] = field(default_factory=OrderedDict)
     receipts: dict[str, Item] = field(default_factory=dict)
     ended: OrderedDict[str, End] = field(default_factory=OrderedDict)
-    bells: set[Bell] = field(default_factory=set)
+    bells: dict[Bell, None] = field(default_factory=dict)
 
     def ring(self) -> None:
         for bell in tuple(self.bells):
@@ -102,12 +102,12 @@ class Counter:
 
     def listen(self, queue: str, bell: Bell) -> None:
         with self.guarding:
-            self.lines.setdefault(queue, Line()).bells.add(bell)
+            self.lines.setdefault(queue, Line()).bells[bell] = None
 
     def leave(self, queue: str, bell: Bell) -> None:
         with self.guarding:
             line = self.lines[queue]
-            line.bells.discard(bell)
+            line.bells.pop(bell, None)
             if not (line.bells or line.items or line.dead or line.seen or line.ended):
                 del self.lines[queue]
 

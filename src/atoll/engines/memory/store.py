@@ -59,7 +59,7 @@ class MemoryStore:
         )
         self._url = str(Address(scheme="memory", host=name))
         self._place = Place(name, self._knobs, lambda: self.world_type(self._knobs), self._named)
-        self._feeds: set[Feed] = set()
+        self._feeds: dict[Feed, None] = {}
         self._leasing = MemoryLeasing(self) if self._knobs.leasing else None
         self._history = MemoryHistory(self) if self._knobs.history else None
 
@@ -162,7 +162,7 @@ class MemoryStore:
         """See the port; with `observe_late_s` and `observe_reset` as late and as rough as they say."""
         world = self.world
         feed = Feed(prefix, coalesced=self._knobs.observe is Observing.COALESCED)
-        self._feeds.add(feed)
+        self._feeds[feed] = None
         try:
             feed.reset = True
             world.listen(feed)
@@ -177,7 +177,7 @@ class MemoryStore:
                         f"{self._url} was closed while {prefix!r} was observed. Observe it again."
                     )
         finally:
-            self._feeds.discard(feed)
+            self._feeds.pop(feed, None)
             world.leave(feed)
 
     def _open_box(self, world: StoreWorld, feed: Feed) -> list[Observation]:
@@ -218,7 +218,7 @@ class MemoryHistory:
         """See the port. A long stretch without news below `prefix` is told by a bookmark alone."""
         store, world = self._store, self._store.world
         feed = Feed(prefix, coalesced=True)
-        store._feeds.add(feed)
+        store._feeds[feed] = None
         world.listen(feed)
         silent = 0
         try:
@@ -237,7 +237,7 @@ class MemoryHistory:
                         f"{store.url} was closed while its changes were read. Go on from {after}."
                     )
         finally:
-            store._feeds.discard(feed)
+            store._feeds.pop(feed, None)
             world.leave(feed)
 
 

@@ -71,7 +71,7 @@ class StoreWorld:
         self.next_due = math.inf
         self.history: deque[Change] = deque(maxlen=knobs.history_max)
         self.requests: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self.feeds: set[Feed] = set()
+        self.feeds: dict[Feed, None] = {}  # a set that keeps its order, for replays
         self.timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
     # What is there.
@@ -292,13 +292,13 @@ class StoreWorld:
         """Everything below the feed's prefix; the feed is offered what comes after."""
         with self.guarding:
             self.sweep()
-            self.feeds.add(feed)
+            self.feeds[feed] = None
             self.arm()
             return self.below(feed.prefix), self.revision
 
     def leave(self, feed: Feed) -> None:
         with self.guarding:
-            self.feeds.discard(feed)
+            self.feeds.pop(feed, None)
 
     def bookmark(self) -> Bookmark:
         with self.guarding:
