@@ -11,8 +11,9 @@ import asyncio
 import json
 import logging
 
-import atoll
 from airline.fleet import moves, shards, state
+
+import atoll
 from atoll import Election, Term, put
 
 log = logging.getLogger("airline.auditor")
@@ -53,7 +54,7 @@ async def audit(term: Term) -> None:
         in_doubt_most = max(in_doubt_most, len(in_doubt))
         for tail in wrong:
             log.error("plane %s is in %d places: %s", tail, len(now.get(tail, [])), now.get(tail))
-        finding = {"token": str(term.token), "planes": len(now), "violations": violations, "in_doubt_most": in_doubt_most}
+        finding = {"planes": len(now), "violations": violations, "in_doubt_most": in_doubt_most}
         await state.transact(put("audit/last", json.dumps(finding).encode()), guard=term)
         before = {t: now.get(t, []) for t in tails}
 

@@ -9,19 +9,20 @@ neither as a flight nor as distance. So one to three shards take part.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
+from airline.fleet import Landed, landed, moves, outboxes, shard_of, shards, state
+from airline.flights import Flight
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import atoll
-from airline.fleet import Landed, landed, moves, outboxes, shard_of, shards, state
-from airline.flights import Flight
 
 
 async def land(flight: Flight) -> dict[str, Any]:
@@ -74,7 +75,8 @@ async def move(tx: atoll.blocks.transaction.Transaction, flight: Flight) -> dict
         return json.loads(rows[0][0])
 
     left = await db[at].execute(
-        "DELETE FROM plane WHERE tail = ? AND airport = ? RETURNING odometer, flights, version", (flight.tail, at)
+        "DELETE FROM plane WHERE tail = ? AND airport = ? RETURNING odometer, flights, version",
+        (flight.tail, at),
     )
     if not left:
         raise atoll.Conflict(f"plane {flight.tail} has left {at} meanwhile")
@@ -124,6 +126,10 @@ async def post(request: Request) -> JSONResponse:
 
 async def ready(_: Request) -> JSONResponse:
     return JSONResponse({"ready": True})
+
+
+logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @asynccontextmanager

@@ -15,7 +15,10 @@ MISSING = ("", "NA")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flight:
-    """One flight of the record. `hour`: of its scheduled departure, UTC. `arrival_delay`: minutes, None unknown."""
+    """One flight of the record.
+
+    `hour`: of its scheduled departure, UTC. `arrival_delay`: minutes, None where it is not known.
+    """
 
     id: str
     carrier: str

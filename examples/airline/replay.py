@@ -13,14 +13,14 @@ import os
 import sys
 import time
 from collections import defaultdict, deque
+from pathlib import Path
 
 import httpx
-
 from airline.flights import Flight, read_flights
 
-GATEWAY = os.environ.get("AIRLINE_GATEWAY", "http://127.0.0.1:8000")
+GATEWAY = os.environ["ATOLL_GATEWAY"]
 AT_ONCE = int(os.environ.get("AIRLINE_AT_ONCE", "16"))
-RESULT = os.environ.get("AIRLINE_RESULT", ".atoll/replay.json")
+RESULT, PROGRESS = ".atoll/replay.json", ".atoll/progress"
 
 
 class Replay:
@@ -84,6 +84,7 @@ async def show(replay: Replay) -> None:
     """A progress bar on a terminal, a line now and then elsewhere."""
     last = -1
     while replay.answered < replay.total:
+        note_progress(replay.answered)
         done = replay.answered * 20 // replay.total
         if sys.stdout.isatty() or done != last:
             bar = "#" * done + "." * (20 - done)
@@ -91,6 +92,13 @@ async def show(replay: Replay) -> None:
             print(f"[{bar}] {replay.answered:,} of {replay.total:,} flights", end=end, flush=True)
             last = done
         await asyncio.sleep(0.2)
+
+
+def note_progress(answered: int) -> None:
+    """For whoever watches from outside; a whole file or the one before."""
+    new = Path(PROGRESS + ".new")
+    new.write_text(str(answered))
+    new.replace(PROGRESS)
 
 
 async def main() -> None:
@@ -107,7 +115,10 @@ async def main() -> None:
     report = replay.report(time.perf_counter() - began)
     with open(RESULT, "w", encoding="utf-8") as file:
         json.dump(report, file)
-    print(f"{replay.total:,} flights answered in {report['seconds']:.1f} s, {report['per_second']:.0f}/s", flush=True)
+    print(
+        f"{replay.total:,} flights answered in {report['seconds']:.1f} s, {report['per_second']:.0f}/s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

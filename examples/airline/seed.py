@@ -9,6 +9,7 @@ from airline.fleet import TABLES, shard_of, shards, state
 from airline.flights import HANGAR, read_flights
 from airline.statistics import TABLES as TALLY
 from airline.statistics import figures
+
 from atoll.ports.store import absent, put
 
 
@@ -19,7 +20,9 @@ async def main() -> None:
             for statement in filter(str.strip, tables.split(";")):
                 await db.execute(statement)
             if database is shard_of(HANGAR):
-                await db.executemany("INSERT OR IGNORE INTO plane VALUES (?, ?, 0, 0, 1)", [(t, HANGAR) for t in tails])
+                await db.executemany(
+                    "INSERT OR IGNORE INTO plane VALUES (?, ?, 0, 0, 1)", [(t, HANGAR) for t in tails]
+                )
     async with state:
         await state.transact(put("fleet", json.dumps(tails).encode()), compare=[absent("fleet")])
     print(f"{len(tails):,} planes stand at {HANGAR}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import atoll
 from airline.fleet import Landed, landed
+
+import atoll
 from atoll import Inbox
 
 figures = atoll.database(os.environ["ATOLL_STATISTICS"], name="statistics")

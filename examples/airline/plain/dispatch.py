@@ -12,12 +12,11 @@ import sqlite3
 import time
 from typing import Any
 
+from airline.plain.tables import QUEUE, SHARDS, connect, shard_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-
-from airline.plain.tables import QUEUE, SHARDS, connect, shard_of
 
 
 def land(flight: dict[str, Any]) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def move(flight: dict[str, Any], home: sqlite3.Connection) -> dict[str, Any]:
     with home:
         home.execute("INSERT INTO flight VALUES (?, ?)", (flight["id"], json.dumps(answer)))
         home.execute(
-            "INSERT INTO plane (tail, airport, odometer, flights) VALUES (?, ?, ?, ?) ON CONFLICT (tail) DO UPDATE "
-            "SET airport = excluded.airport, odometer = excluded.odometer, flights = excluded.flights, "
+            "INSERT INTO plane (tail, airport, odometer, flights) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (tail) DO UPDATE SET airport = excluded.airport, odometer = excluded.odometer, flights = excluded.flights, "
             "version = version + 1",
             (flight["tail"], flight["dest"], odometer + flight["distance"], flights + 1),
         )
@@ -57,14 +56,20 @@ def move(flight: dict[str, Any], home: sqlite3.Connection) -> dict[str, Any]:
             leaving.execute("DELETE FROM plane WHERE tail = ?", (flight["tail"],))
     queue = connect(QUEUE)
     with queue:
-        queue.execute("INSERT OR IGNORE INTO message (id, body) VALUES (?, ?)", (flight["id"], json.dumps(flight)))
+        queue.execute(
+            "INSERT OR IGNORE INTO message (id, body) VALUES (?, ?)", (flight["id"], json.dumps(flight))
+        )
     return answer
 
 
 def where(tail: str) -> tuple[str, int, int]:
     """Airport, odometer and flights of a plane. It is always somewhere: arrival comes before departure."""
     for path in SHARDS:
-        if row := connect(path).execute("SELECT airport, odometer, flights FROM plane WHERE tail = ?", (tail,)).fetchone():
+        if (
+            row := connect(path)
+            .execute("SELECT airport, odometer, flights FROM plane WHERE tail = ?", (tail,))
+            .fetchone()
+        ):
             return row[0], row[1], row[2]
     raise LookupError(f"plane {tail} is nowhere")
 

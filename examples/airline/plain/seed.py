@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from airline.flights import HANGAR, read_flights
-from airline.plain.tables import FOLDER, QUEUE, QUEUE_TABLES, SHARD_TABLES, SHARDS, STATISTICS, STATISTICS_TABLES
-from airline.plain.tables import connect, shard_of
+from airline.plain.tables import (
+    FOLDER,
+    QUEUE,
+    QUEUE_TABLES,
+    SHARD_TABLES,
+    SHARDS,
+    STATISTICS,
+    STATISTICS_TABLES,
+    connect,
+    shard_of,
+)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ def take() -> tuple[str, dict[str, Any]] | None:
     queue = connect(QUEUE)
     with queue:
         row = queue.execute(
-            "UPDATE message SET taken = ? WHERE id = (SELECT id FROM message WHERE taken < ? LIMIT 1) RETURNING id, body",
+            "UPDATE message SET taken = ? WHERE id = (SELECT id FROM message WHERE taken < ? LIMIT 1) "
+            "RETURNING id, body",
             (time.time(), time.time() - VISIBILITY_S),
         ).fetchone()
     return (row[0], json.loads(row[1])) if row else None

@@ -128,11 +128,11 @@ def load(where: str | os.PathLike[str], environ: Mapping[str, str] | None = None
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ManifestFaults(path, [Fault.of_toml(text, str(error))]) from None
-    filled, faults = fill_in(raw, os.environ if environ is None else environ, text)
+    filled, faults, used = fill_in(raw, os.environ if environ is None else environ, text)
     reader = Reader(text, filled, faults)
     manifest = _read(path, reader, filled)
     if reader.faults:
-        raise ManifestFaults(path, reader.faults)
+        raise ManifestFaults(path, [fault.masked(used) for fault in reader.faults])
     return manifest
 
 
@@ -147,7 +147,7 @@ def _read(path: Path, reader: Reader, raw: dict[str, Any]) -> Manifest:
         for name, table in reader.table("services").items()
         if reader.is_table(f"services.{name}", table)
     )
-    if not services:
+    if not reader.table("services"):
         reader.fault("services", "", "no services", "at least one [services.NAME] with a command")
     _check_names(reader, services, gateway)
     admin = reader.table("admin")
@@ -195,9 +195,11 @@ def _service(reader: Reader, name: str, routed: frozenset[str]) -> Service:
 
 def _restarts(reader: Reader, where: str, once: bool) -> RestartLimits:
     table = reader.table(f"{where}.restarts")
-    reader.only(f"{where}.restarts", table, ("most", "within_s"))
+    reader.only(f"{where}.restarts", table, ("most", "within_s", "wait_s_max"))
     most = reader.whole(f"{where}.restarts", "most", 0 if once else 5, 0, 1_000_000)
-    return RestartLimits(most=most, within_s=reader.seconds(f"{where}.restarts", "within_s", 60.0))
+    within_s = reader.seconds(f"{where}.restarts", "within_s", 60.0)
+    longest_s = reader.seconds(f"{where}.restarts", "wait_s_max", 10.0)
+    return RestartLimits(most=most, within_s=within_s, longest_s=longest_s)
 
 
 def _gateway(reader: Reader) -> Gateway | None:
