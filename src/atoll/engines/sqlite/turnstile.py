@@ -1,10 +1,10 @@
 """Turnstile: whose turn it is to write a SQLite file, among threads and processes.
 
 SQLite's own busy handler is a crowd around a door: whoever happens to push at the right moment gets in.
-Here there are two places instead, "next in line" and "at the counter". You give up the line only when
-you stand at the counter, so whoever has just been served must line up behind the one who waits.
+Here a few numbered places lead to the counter instead. You leave a place only when you have the next one,
+so nobody is overtaken in the line, and whoever has just been served begins at its end.
 
-Both places are locks of the kernel on one side file, `<file>-atoll`: they vanish with a killed process.
+The places are locks of the kernel on one side file, `<file>-atoll`: they vanish with a killed process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import os
 import struct
 import weakref
 
-_LINE, _COUNTER = 0, 1
+COUNTER = 0
+PLACES = 5
+"""The counter and the line before it. With more visitors than places, the rest race for the last place."""
 _OFD: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _OFD_WAIT: int | None = getattr(fcntl, "F_OFD_SETLKW", None)
 
@@ -29,10 +31,11 @@ class Turnstile:
 
     def __init__(self, path: str) -> None:
         self._descriptors: list[int] = []
-        # Without byte locks owned by the open file (macOS), two files stand for the two places.
-        names = [f"{path}-atoll"] if _OFD is not None else [f"{path}-atoll-line", f"{path}-atoll"]
+        # Without byte locks owned by the open file (macOS), each place is a file.
+        count = 1 if _OFD is not None else PLACES
         try:
-            for name in names:
+            for place in range(count):
+                name = f"{path}-atoll{place or ''}"
                 self._descriptors.append(os.open(name, os.O_RDWR | os.O_CREAT, 0o666))
         except OSError:
             self.close()
@@ -41,30 +44,35 @@ class Turnstile:
 
     def acquire(self) -> None:
         """Wait for the turn; the caller has it until `release`."""
-        self._lock(_LINE, wait=True)
-        try:
-            self._lock(_COUNTER, wait=True)
-        finally:
-            self._unlock(_LINE)
+        self._walk(wait=True)
 
     def try_acquire(self) -> bool:
         """Take the turn if nobody has it and nobody waits; never blocks."""
-        if not self._lock(_LINE, wait=False):
-            return False
-        try:
-            return self._lock(_COUNTER, wait=False)
-        finally:
-            self._unlock(_LINE)
+        return self._walk(wait=False)
 
     def release(self) -> None:
         """Leave the counter."""
-        self._unlock(_COUNTER)
+        self._unlock(COUNTER)
 
     def close(self) -> None:
         """Give the pass back, with whatever it holds."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
+
+    def _walk(self, *, wait: bool) -> bool:
+        held: int | None = None
+        try:
+            for place in range(PLACES - 1, COUNTER - 1, -1):
+                if not self._lock(place, wait=wait):
+                    return False
+                if held is not None:
+                    self._unlock(held)
+                held = place
+        finally:
+            if held is not None and held != COUNTER:
+                self._unlock(held)
+        return True
 
     def _lock(self, place: int, *, wait: bool) -> bool:
         try:

@@ -28,7 +28,7 @@ _NOTICE_S = (0.001, 0.002, 0.005)
 
 
 class Writer(Lane):
-    """Serves jobs by group commit. `committed` hears of each commit; `watched`: somebody waits for others'."""
+    """Serves jobs by group commit. `committed` hears of each; `watched`: somebody waits for others'."""
 
     name = "writer"
 
