@@ -8,17 +8,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from atoll import clock, errors
+from atoll import errors
 from atoll.engines.sqlite import format, ledger
 from atoll.engines.sqlite.store import SqliteStore
 from atoll.ports.store import Bookmark, put
 
 RELEASED = sorted((Path(__file__).parent / "formats").glob("store-*.db"))
-
-
-class YearsLater(clock.RealClock):
-    def wall_now(self) -> float:
-        return super().wall_now() + 10 * 365 * 86400.0
 
 
 def copy(released: Path, folder: Path) -> str:
@@ -31,26 +26,25 @@ def test_there_is_a_fixture_of_this_format() -> None:
 
 @pytest.mark.parametrize("released", RELEASED, ids=lambda path: path.stem)
 async def test_a_released_format_opens_with_all_that_is_in_it(released: Path, tmp_path: Path) -> None:
-    with clock.use(YearsLater()):
-        async with SqliteStore(copy(released, tmp_path)) as store:
-            entries = {e.key: (e.value, e.create_revision) for e in (await store.range("")).entries}
-            assert entries == {"flight/2": (b"changed", 1)}
-            assert await store.epoch() == 2
-            assert store.history
-            told = []
-            async for change in store.history.changes("", Bookmark(2, 0)):
-                told.append(([e.key for e in change.changed], list(change.removed)))
-                if change.at.revision == 5:
-                    break
-            assert told == [
-                (["flight/1", "flight/2"], []),
-                (["flight/2"], []),
-                ([], ["flight/1"]),
-                (["owner"], []),
-                ([], ["owner"]),
-            ]
-            answer = await store.transact(put("new", b"1"))
-            assert answer.revision == 6
+    async with SqliteStore(copy(released, tmp_path)) as store:
+        entries = {e.key: (e.value, e.create_revision) for e in (await store.range("")).entries}
+        assert entries == {"flight/2": (b"changed", 1)}
+        assert await store.epoch() == 2
+        assert store.history
+        told = []
+        async for change in store.history.changes("", Bookmark(2, 0)):
+            told.append(([e.key for e in change.changed], list(change.removed)))
+            if change.at.revision == 5:
+                break
+        assert told == [
+            (["flight/1", "flight/2"], []),
+            (["flight/2"], []),
+            ([], ["flight/1"]),
+            (["owner"], []),
+            ([], ["owner"]),
+        ]
+        answer = await store.transact(put("new", b"1"))
+        assert answer.revision == 6
 
 
 async def test_a_future_format_is_refused_and_not_touched(tmp_path: Path) -> None:
