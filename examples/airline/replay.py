@@ -113,8 +113,7 @@ async def main() -> None:
         for worker in workers:
             worker.cancel()
     report = replay.report(time.perf_counter() - began)
-    with open(RESULT, "w", encoding="utf-8") as file:
-        json.dump(report, file)
+    Path(RESULT).write_text(json.dumps(report))
     print(
         f"{replay.total:,} flights answered in {report['seconds']:.1f} s, {report['per_second']:.0f}/s",
         flush=True,

@@ -17,8 +17,8 @@ figures = atoll.database(os.environ["ATOLL_STATISTICS"], name="statistics")
 inbox = Inbox(figures)
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS tally (carrier TEXT, hour TEXT, flights INTEGER, distance INTEGER, delay_sum INTEGER,
-    delay_count INTEGER, PRIMARY KEY (carrier, hour));
+CREATE TABLE IF NOT EXISTS tally (carrier TEXT, hour TEXT, flights INTEGER, distance INTEGER,
+    delay_sum INTEGER, delay_count INTEGER, PRIMARY KEY (carrier, hour));
 """
 
 

@@ -46,8 +46,8 @@ def move(flight: dict[str, Any], home: sqlite3.Connection) -> dict[str, Any]:
         home.execute("INSERT INTO flight VALUES (?, ?)", (flight["id"], json.dumps(answer)))
         home.execute(
             "INSERT INTO plane (tail, airport, odometer, flights) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (tail) DO UPDATE SET airport = excluded.airport, odometer = excluded.odometer, flights = excluded.flights, "
-            "version = version + 1",
+            "ON CONFLICT (tail) DO UPDATE SET airport = excluded.airport, odometer = excluded.odometer, "
+            "flights = excluded.flights, version = version + 1",
             (flight["tail"], flight["dest"], odometer + flight["distance"], flights + 1),
         )
     if shard_of(at) != shard_of(flight["dest"]):

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from atoll.errors import AtollError, NotSent, OutcomeUnknown
+from atoll.errors import ConfigurationError, NotSent, OutcomeUnknown
 
 SOCKET, CARD = "up.sock", "up.json"
 LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -83,7 +83,7 @@ async def ask(folder: Path, question: dict[str, Any], timeout_s: float) -> Async
             while line := await reader.readline():
                 value: dict[str, Any] = json.loads(line)
                 if "error" in value:
-                    raise AtollError(str(value["error"]))
+                    raise ConfigurationError(str(value["error"]))
                 yield value
                 if value.get("end"):
                     return
