@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -144,8 +145,10 @@ async def test_a_recipe_that_compares_survives_the_same_weather(world: World) ->
     assert world.hardships().get("reply_lost", 0) + world.hardships().get("request_lost", 0) > 0
 
 
-def test_every_seed_is_run_and_the_first_one_twice() -> None:
+def test_every_seed_is_run_and_the_first_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[int]()
+    for name in ("ATOLL_SEED", "ATOLL_SEEDS"):
+        monkeypatch.delenv(name, raising=False)
 
     @simulated(seeds=5)
     async def note(world: World) -> None:
@@ -397,8 +400,9 @@ def test_a_failing_seed_fails_again_when_it_is_replayed(tmp_path: Path) -> None:
 
     def pytest_says(**environment: str) -> str:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-            env={**os.environ, **environment},
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_dice.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -409,3 +413,19 @@ def test_a_failing_seed_fails_again_when_it_is_replayed(tmp_path: Path) -> None:
     again = pytest_says(ATOLL_SEED=seed)
     assert "1 failed" in said and "1 failed" in again and f"ATOLL_SEED={seed}" in again
     assert "1 passed" in pytest_says(ATOLL_SEED=str(int(seed) - 1))
+
+
+def test_the_page_on_testing_runs_as_it_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs/howto/test-your-code.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    assert len(blocks) >= 6
+    (tmp_path / "test_page.py").write_text("\n\n".join(blocks))
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stdout

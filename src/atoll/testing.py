@@ -29,20 +29,34 @@ from atoll.ports.broker import Broker
 from atoll.ports.store import Store
 from atoll.ports.tier import Tier
 from atoll.verify import virtual_time
+from atoll.verify.faults_in_process import (
+    Duplicated,
+    HalfOpen,
+    ReplyLost,
+    RequestLost,
+    cancel_at_every_await,
+    through,
+)
 from atoll.verify.virtual_network import Cut, Link, Weather
 from atoll.verify.virtual_time import Deadlock, Endless, Forbidden, Killed, NotDeterministic, Simulation
 
 __all__ = [
     "Cut",
     "Deadlock",
+    "Duplicated",
     "Endless",
     "Forbidden",
+    "HalfOpen",
     "Killed",
     "NotDeterministic",
     "Process",
+    "ReplyLost",
+    "RequestLost",
     "Weather",
     "World",
+    "cancel_at_every_await",
     "simulated",
+    "through",
 ]
 
 P = ParamSpec("P")
