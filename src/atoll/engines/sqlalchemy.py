@@ -49,8 +49,7 @@ class SqlAlchemyDatabase:
             kind = f"{type(engine).__module__}.{type(engine).__qualname__}"
             raise ConfigurationError(
                 f"found {kind}; expected the Engine or AsyncEngine that your sessions are made from. Hand "
-                "over "
-                "what create_engine() or create_async_engine() answered."
+                "over what create_engine() or create_async_engine() answered."
             )
         self._plain = plain
         _expect_sqlite(self._plain)
@@ -153,9 +152,8 @@ class SqlAlchemyDatabase:
                     return await asyncio.to_thread(_write, self._plain, work)
         except TimeoutError as error:
             raise OutcomeUnknown(
-                f"the database {self._name} gave no answer within {left:.3g} s; what was asked may have been "
-                "done. "
-                "Ask again: what is Atoll's can be asked twice."
+                f"the database {self._name} gave no answer within {left:.3g} s; what was asked may have "
+                "been done. Ask again: what is Atoll's can be asked twice."
             ) from error
 
 

@@ -167,8 +167,7 @@ class SqliteBroker:
             if (found := broker_sql.size(connection)) > options.bytes_max:
                 raise LimitReached(
                     f"{self.path} uses {found} bytes; at most {options.bytes_max} (bytes_max). Nothing was "
-                    "put: let "
-                    "the workers catch up, remove dead letters, or raise bytes_max.",
+                    "put: let the workers catch up, remove dead letters, or raise bytes_max.",
                     retry_after_s=1.0,
                 )
             return broker_sql.put(connection, queue, kept, now, options.dedupe_window_s)

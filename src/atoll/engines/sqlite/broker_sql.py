@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import Any
 
 import apsw
@@ -265,8 +264,7 @@ def depths(connection: apsw.Connection, now: float) -> list[Depth]:
     dead: dict[str, int] = dict(buried)
     alive: Rows = connection.execute(
         "SELECT queue, sum(state < 2 AND due <= ?1), sum(state = 0 AND due > ?1), sum(state = 1 AND due > "
-        "?1), "
-        "min(CASE WHEN state < 2 THEN put_clock END) FROM atoll_message GROUP BY queue",
+        "?1), min(CASE WHEN state < 2 THEN put_clock END) FROM atoll_message GROUP BY queue",
         (now,),
     ).fetchall()
     rows = {queue: (ready, delayed, leased, oldest) for queue, ready, delayed, leased, oldest in alive}
@@ -312,10 +310,8 @@ def revive(connection: apsw.Connection, queue: str, ids: Sequence[str], now: Mom
         ).fetchall():
             connection.execute(
                 "INSERT INTO atoll_message (queue, state, due, first_due, due_wall, put_clock, put_at, "
-                "attempts, "
-                "receipt, ended, id, key, headers, body) SELECT queue, 0, ?1, ?1, ?2, ?1, ?2, 0, '', '', id, "
-                "key, "
-                "headers, body FROM atoll_dead WHERE seq = ?3",
+                "attempts, receipt, ended, id, key, headers, body) SELECT queue, 0, ?1, ?1, ?2, ?1, ?2, 0, "
+                "'', '', id, key, headers, body FROM atoll_dead WHERE seq = ?3",
                 (now.lease, now.wall, seq),
             )
             connection.execute("DELETE FROM atoll_dead WHERE seq = ?", (seq,))

@@ -182,8 +182,7 @@ class SqliteDatabase:
         except NotSent as error:
             raise Conflict(
                 f"{self.path}: other transactions were ahead for {self.options.wait_s:g} s. Nothing was "
-                "begun. Keep "
-                "transactions short, await nothing slow inside them, and retry."
+                "begun. Keep transactions short, await nothing slow inside them, and retry."
             ) from error
         try:
             yield
@@ -242,8 +241,7 @@ def _commit(connection: apsw.Connection) -> None:
     if not connection.in_transaction:
         raise Conflict(
             "SQLite had rolled the transaction back by itself after an error inside it. Nothing of it was "
-            "written; "
-            "retry the whole transaction."
+            "written; retry the whole transaction."
         )
     connection.execute("COMMIT")
 

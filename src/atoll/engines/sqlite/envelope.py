@@ -29,6 +29,5 @@ def check(message: Message, body_bytes_max: int) -> None:
     if len(message.headers) > HEADERS_MAX or size > HEADER_BYTES_MAX:
         raise LimitReached(
             f"message {message.id!r} has {len(message.headers)} headers of {size} bytes; at most "
-            f"{HEADERS_MAX} of "
-            f"{HEADER_BYTES_MAX} together. Put the rest into the body."
+            f"{HEADERS_MAX} of {HEADER_BYTES_MAX} together. Put the rest into the body."
         )

@@ -122,16 +122,14 @@ def explained_sqlite3(error: Exception) -> Exception:
 def no_tables(said: str) -> ConfigurationError:
     return ConfigurationError(
         f"{said}: this database has no Atoll tables yet. Run `await atoll.database(...).open()` on it once, "
-        "or "
-        "the SQL of `database.joined.schema()` in a migration."
+        "or the SQL of `database.joined.schema()` in a migration."
     )
 
 
 def outside(kind: str) -> ConfigurationError:
     return ConfigurationError(
         f"found a {kind} without an open transaction; a fence or an outbox message means nothing outside of "
-        "one. "
-        "Execute BEGIN IMMEDIATE first, and COMMIT after."
+        "one. Execute BEGIN IMMEDIATE first, and COMMIT after."
     )
 
 

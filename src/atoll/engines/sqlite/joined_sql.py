@@ -71,8 +71,7 @@ def ensure(execute: Execute, where: str) -> None:
     if found and found[0][0] > FORMAT:
         raise FormatRefused(
             f"{where}: its outbox tables have format {found[0][0]}, and this Atoll reads up to {FORMAT}. A "
-            "newer "
-            "Atoll wrote them; upgrade this one. Nothing was changed."
+            "newer Atoll wrote them; upgrade this one. Nothing was changed."
         )
     if not found:
         for table in TABLES:
@@ -98,18 +97,18 @@ def fence(execute: Execute, resource: str, token: Token) -> None:
     and a newer holder waits for its end instead of reading around it.
     """
     passed = execute(
-        "INSERT INTO atoll_fence (resource, epoch, revision, passes) VALUES (?, ?, ?, 1) "
-        "ON CONFLICT (resource) DO UPDATE SET epoch = excluded.epoch, revision = excluded.revision, "
-        "passes = atoll_fence.passes + 1 "
-        "WHERE (excluded.epoch, excluded.revision) >= (atoll_fence.epoch, atoll_fence.revision) RETURNING 1",
+        "INSERT INTO atoll_fence (resource, epoch, revision, passes) VALUES (?, ?, ?, 1) ON CONFLICT "
+        "(resource) DO UPDATE SET epoch = excluded.epoch, revision = excluded.revision, passes = "
+        "atoll_fence.passes + 1 WHERE (excluded.epoch, excluded.revision) >= (atoll_fence.epoch, "
+        "atoll_fence.revision) RETURNING 1",
         (resource, token.epoch, token.revision),
     )
     if not passed:
         noted = Token(*execute("SELECT epoch, revision FROM atoll_fence WHERE resource = ?", (resource,))[0])
         raise Refused(
             f"{resource}: your token is {token}, and a holder with the newer token {noted} has been here. "
-            "Your "
-            "hold is over; nothing of this transaction may stand. Leave the block and acquire it again."
+            "Your hold is over; nothing of this transaction may stand. Leave the block and acquire it "
+            "again."
         )
 
 
@@ -197,14 +196,11 @@ def conflict(what: str, *, stale: bool) -> Conflict:
     """SQLite's two kinds of busy, in one sentence each."""
     if stale:
         return Conflict(
-            f"{what}: this transaction had read before it wrote, and another one committed in between, so it "
-            "can "
-            "never be committed. Nothing was written. Roll it back and retry the whole transaction; `fence` "
-            "or "
-            "`once` as the first statement avoids it."
+            f"{what}: this transaction had read before it wrote, and another one committed in between, so "
+            "it can never be committed. Nothing was written. Roll it back and retry the whole transaction; "
+            "`fence` or `once` as the first statement avoids it."
         )
     return Conflict(
-        f"{what}: another transaction had the write lock for longer than this one waits. Nothing was written "
-        "by "
-        "this statement. Roll back and retry the whole transaction."
+        f"{what}: another transaction had the write lock for longer than this one waits. Nothing was "
+        "written by this statement. Roll back and retry the whole transaction."
     )

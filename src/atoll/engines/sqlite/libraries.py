@@ -64,11 +64,9 @@ def refuse_ours(path: str) -> None:
 
 def _refusal(path: str, wanted: str, found: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} is open in this process through {found}, and was now to be opened through "
-        f"{wanted} as well. Two SQLite libraries in one process drop each other's file locks and damage the "
-        "file. Use one way for each file: either hand atoll.database() your SQLAlchemy engine and keep "
-        "Atoll's "
-        "store and broker in another file, or open this file only as atoll.database('sqlite:///...') and "
-        "work on "
+        f"{path} is open in this process through {found}, and was now to be opened through {wanted} as "
+        "well. Two SQLite libraries in one process drop each other's file locks and damage the file. Use "
+        "one way for each file: either hand atoll.database() your SQLAlchemy engine and keep Atoll's store "
+        "and broker in another file, or open this file only as atoll.database('sqlite:///...') and work on "
         "the transaction that its begin() gives."
     )

@@ -21,7 +21,7 @@ import apsw
 
 from atoll import clock
 from atoll.engines.sqlite.translation import translate
-from atoll.errors import Conflict, NotApplied, NotSent, OutcomeUnknown, Overloaded, UsedAfterFork
+from atoll.errors import Conflict, NotApplied, NotSent, OutcomeUnknown, Overloaded, ReadOnly, UsedAfterFork
 
 T = TypeVar("T")
 
@@ -101,11 +101,18 @@ class Session:
         except apsw.BusyError as error:
             raise Conflict(
                 f"{self._path}: another program has the write lock and kept it for longer than this waits. "
-                "Nothing "
-                "of this statement was written; roll back and retry the whole transaction."
+                "Nothing of this statement was written; roll back and retry the whole transaction."
             ) from error
         except (apsw.Error, OSError) as error:
-            raise translate(error, self._path, committing=committing) from error.__cause__
+            if isinstance(error, apsw.ReadOnlyError) and connection.pragma("query_only"):
+                raise ReadOnly(
+                    "found a write in a transaction that only reads; nothing was written. Begin it with "
+                    "begin() "
+                    "instead of read()."
+                ) from error
+            if (told := translate(error, self._path, committing=committing)) is error:
+                raise
+            raise told from error
 
     async def _settle(self, answer: asyncio.Future[Any], *, interrupt: bool) -> bool:
         """Wait for a job that nobody wants any more; False when it does not end, and the session is over."""

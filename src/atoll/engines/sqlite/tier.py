@@ -299,8 +299,7 @@ def _invalidate(connection: apsw.Connection, keys: Sequence[str], most: int) -> 
     oldest = number - most
     forgotten: list[tuple[Any, ...]] = connection.execute(
         "DELETE FROM atoll_tier_invalid WHERE key IN (SELECT key FROM atoll_tier_invalid WHERE tally < ? "
-        "LIMIT ?) "
-        "RETURNING tally",
+        "LIMIT ?) RETURNING tally",
         (oldest, 256 + len(keys)),
     ).fetchall()
     if forgotten:

@@ -71,8 +71,7 @@ class SqliteTransaction:
             if not connection.in_transaction:
                 raise Conflict(
                     f"SQLite rolled the transaction on {self.name} back by itself after an error before. "
-                    "Nothing of "
-                    "it was written; leave the block and begin again."
+                    "Nothing of it was written; leave the block and begin again."
                 )
             return work(connection)
 
