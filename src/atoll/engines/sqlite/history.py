@@ -158,7 +158,7 @@ class SqliteHistory:
 def _check(after: Bookmark, page: Page) -> None:
     if after.epoch != page.epoch or (page.snapshot is not None and after.revision > page.revision):
         raise EpochChanged(
-            f"found the bookmark {after.epoch}:{after.revision}, and the store at {page.epoch}:{page.revision}"
+            f"found the bookmark {after.epoch}:{after.revision}; the store is at {page.epoch}:{page.revision}"
             ": it was restored, moved or bumped. Read everything again and take a new bookmark."
         )
     if page.snapshot is not None:

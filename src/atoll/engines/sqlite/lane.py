@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -47,6 +48,41 @@ class Job(Generic[T]):
         self.error: BaseException | None = None
 
 
+class DeadlineWatch:
+    """The deadlines of one event loop's jobs, under one timer: most calls never touch the loop's clockwork."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Job[Any], float], None]) -> None:
+        self.jobs: dict[Job[Any], tuple[float, float]] = {}
+        self._loop = weakref.ref(loop)
+        self._expire = expire
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, job: Job[Any], left_s: float) -> None:
+        """Expire `job` in `left_s` seconds unless it is taken out of `jobs` before."""
+        due = job.loop.time() + left_s
+        self.jobs[job] = (due, left_s)
+        if self._timer is None or due < self._timer.when():
+            self._arm(job.loop, due)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._ring, context=Context())
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = self._loop()
+        if loop is None:
+            return
+        now = loop.time()
+        for job, (due, left_s) in list(self.jobs.items()):
+            if due <= now:
+                del self.jobs[job]
+                self._expire(job, left_s)
+        if self.jobs:
+            self._arm(loop, min(due for due, _ in self.jobs.values()))
+
+
 class Lane:
     """The queue, the thread and the deadlines. `serve` says what is done with a batch.
 
@@ -65,6 +101,8 @@ class Lane:
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._backlog: deque[Job[Any]] = deque()
         self._states = threading.Lock()
+        self._watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DeadlineWatch]
+        self._watches = weakref.WeakKeyDictionary()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -84,14 +122,17 @@ class Lane:
         self._queue.put(job)
         if self._thread is None or self._stopped:
             self._start()
-        timer = job.loop.call_later(left_s, self._expire, job, left_s)
+        watch = self._watches.get(job.loop)
+        if watch is None:
+            watch = self._watches[job.loop] = DeadlineWatch(job.loop, self._expire)
+        watch.add(job, left_s)
         try:
             return await job.future
         except asyncio.CancelledError:
             self._drop(job)
             raise
         finally:
-            timer.cancel()
+            watch.jobs.pop(job, None)
 
     def nudge(self) -> None:
         """Wake the thread so that it looks at its surroundings."""

@@ -202,7 +202,10 @@ class SqliteStore:
 
     async def write(self, work: Work[T], *, forced: bool = True) -> T:
         """Run `work` as one transaction of the file; see SqliteFile.write."""
-        return await (await self._opened()).write(work, forced=forced)
+        file = self._file
+        if file is None or not self._ready or self._pid != os.getpid():
+            file = await self._opened()
+        return await file.write(work, forced=forced)
 
     async def wait(self, seen: int, wait_s: float) -> None:
         """Wait for a commit after `seen`, at most `wait_s`."""
@@ -249,9 +252,9 @@ class SqliteStore:
             if renewed or clock.loop_now() > until:
                 why = "renewed it just now" if renewed else f"may have it for {left_s:.0f} s yet"
                 raise ConfigurationError(
-                    f"found in {self._path} a lease of another boot, and its holder {why}: another kernel "
-                    "has the file, and neither sees the other's locks. Keep the file on one machine, in no shared "
-                    "folder. If this machine has just restarted, open it again a little later."
+                    f"found in {self._path} a lease of another boot; its holder {why}: another kernel "
+                    "has the file, and neither sees the other's locks. Keep the file on one machine, in no "
+                    "shared folder. If this machine has just restarted, open it again a little later."
                 )
             await file.changed(file.version, min(left_s + 0.01, 0.25))
             young = await file.read(lambda c: leases.foreign(c, clocks()))

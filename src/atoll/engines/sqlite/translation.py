@@ -53,8 +53,8 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Excep
             found = read_only(path, str(error))
         case apsw.CantOpenError():
             found = ConfigurationError(
-                f"found that {path} cannot be opened ({error}); expected a file in a folder that is there and "
-                "may be written, beside its -wal and -shm. Make the folder, or correct path or permissions."
+                f"found that {path} cannot be opened ({error}); expected a file in a folder that is there "
+                "and may be written, beside its -wal and -shm. Make the folder, or correct path or permissions."
             )
         case apsw.NotADBError() | apsw.CorruptError():
             found = FormatRefused(
