@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,23 +21,25 @@ from atoll import clock
 from atoll.algorithms.retry_budget import RetryBudget
 from atoll.up.endpoints import Endpoint, Pool
 from atoll.up.manifest import Gateway as GatewayOptions
-from atoll.up.serving import Receive, Scope, Send, answer, missing
+from atoll.up.serving import CONNECTIONS_MAX, HEAD_BYTES_MAX, Receive, Scope, Send, answer, missing
 from atoll.up.traffic import Traffic
 
 try:
-    import httpx
+    import httpcore
 except ModuleNotFoundError as error:
     raise missing(error) from error
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"transfer-encoding upgrade atoll-deadline x-forwarded-for x-forwarded-proto x-forwarded-host".split()
+    b"transfer-encoding upgrade expect host content-length atoll-deadline x-forwarded-for "
+    b"x-forwarded-proto x-forwarded-host".split()
 )
 REPLY_HOP_BY_HOP = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding".split())
 DEADLINE = b"atoll-deadline"
 WHOLE_BYTES_MAX = 1024 * 1024  # an answer this short is read whole, so a death half-way can be retried
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NEVER_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout)
+DIED = (httpcore.NetworkError, httpcore.ProtocolError)
 CONNECT_S = 2.0
 IDLE_S = 2.0  # shorter than servers keep a connection, so that a dying one is not chosen
 
@@ -74,11 +76,12 @@ class Gateway:
         self.traffic = {name: Traffic() for name in dict.fromkeys(options.routes.values())}
         self.refused = 0
         self._budget = RetryBudget()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=IDLE_S)
-        self._transport = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+        self._connections = httpcore.AsyncConnectionPool(
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=200, keepalive_expiry=IDLE_S
+        )
 
     async def close(self) -> None:
-        await self._transport.aclose()
+        await self._connections.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,6 +120,10 @@ class Gateway:
 
     async def _read(self, scope: Scope, receive: Receive, began: float) -> Asked:
         headers = list(scope["headers"])
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise Refused(505, f"found HTTP/{scope['http_version']}; the gateway speaks HTTP/1.1")
+        if sum(len(name) + len(value) for name, value in headers) > HEAD_BYTES_MAX:
+            raise Refused(431, f"the headers are longer than the {HEAD_BYTES_MAX} bytes that pass here")
         until = began + min(self._options.deadline_s, _deadline_s(headers))
         most, chunks, size = self._options.body_bytes_max, [], 0
         if _length(headers) > most:
@@ -138,7 +145,7 @@ class Gateway:
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         keyed = any(name == b"idempotency-key" for name, _ in headers)
         return Asked(
-            scope["method"], target, _forwarded(scope, headers), b"".join(chunks), until,
+            scope["method"], target, _forwarded(scope, headers, size), b"".join(chunks), until,
             repeatable=keyed or scope["method"] in IDEMPOTENT,
         )  # fmt: skip
 
@@ -158,13 +165,11 @@ class Gateway:
             except NEVER_SENT as error:
                 pool.suspect(endpoint)
                 self._again_or_refuse(asked, endpoint, f"{endpoint.instance} could not be reached", error)
-            except httpx.TransportError as error:
-                if isinstance(error, httpx.TimeoutException):
-                    raise _too_late(endpoint) from error
+            except DIED as error:
                 if not asked.repeatable:
                     raise _not_known(asked, endpoint) from error
                 self._again_or_refuse(asked, endpoint, f"{endpoint.instance} died before it answered", error)
-            except TimeoutError as error:
+            except (TimeoutError, httpcore.TimeoutException) as error:
                 raise _too_late(endpoint) from error
             finally:
                 pool.finished(endpoint)
@@ -182,9 +187,9 @@ class Gateway:
     async def _pass_on(self, asked: Asked, endpoint: Endpoint, send: Send) -> int:
         """Ask one instance and hand its answer back; raises before anything was handed back, or resets."""
         left = max(0.001, asked.until - clock.loop_now())
-        request = httpx.Request(
+        request = httpcore.Request(
             asked.method,
-            httpx.URL(scheme="http", host="127.0.0.1", port=endpoint.port, raw_path=asked.target),
+            httpcore.URL(scheme=b"http", host=b"127.0.0.1", port=endpoint.port, target=asked.target),
             headers=[*asked.headers, (DEADLINE, f"{left:.3f}".encode())],
             content=asked.body,
             extensions={
@@ -192,37 +197,37 @@ class Gateway:
             },
         )
         async with asyncio.timeout(left):
-            response = await self._transport.handle_async_request(request)
+            response = await self._connections.handle_async_request(request)
         try:
             headers = [
                 (name.lower(), value)
-                for name, value in response.headers.raw
+                for name, value in response.headers
                 if name.lower() not in REPLY_HOP_BY_HOP
             ]
             whole = asked.method == "HEAD" or 0 <= _length(headers, -1) <= WHOLE_BYTES_MAX
             body = response.stream
-            assert isinstance(body, httpx.AsyncByteStream)
+            assert isinstance(body, AsyncIterable)
             if whole:
                 async with asyncio.timeout_at(_loop_time(asked.until)):
                     content = b"".join([chunk async for chunk in body])
-                await send(_head(response.status_code, headers))
+                await send(_head(response.status, headers))
                 await send({"type": "http.response.body", "body": content})
             else:
-                await self._stream(response.status_code, headers, body, send)
+                await self._stream(response.status, headers, body, send)
         finally:
             with contextlib.suppress(Exception):
                 await response.aclose()
-        return response.status_code
+        return response.status
 
     async def _stream(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: httpx.AsyncByteStream, send: Send
+        self, status: int, headers: list[tuple[bytes, bytes]], body: AsyncIterable[bytes], send: Send
     ) -> None:
         """A long answer is passed on as it comes; its death half-way breaks the visitor's connection too."""
         await send(_head(status, headers))
         try:
             async for chunk in body:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except httpx.TransportError as error:
+        except (*DIED, httpcore.TimeoutException) as error:
             raise ConnectionResetError("the instance died in the middle of its answer") from error
         await send({"type": "http.response.body", "body": b""})
 
@@ -269,16 +274,19 @@ def _deadline_s(headers: Iterable[tuple[bytes, bytes]]) -> float:
     return float("inf")
 
 
-def _forwarded(scope: Scope, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _forwarded(scope: Scope, headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
     """What goes on to the instance: nothing that belongs to one connection only, and who asked."""
     client = scope["client"][0].encode() if scope.get("client") else b"unknown"
     named = {
         word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")
     }
     before = [value for name, value in headers if name == b"x-forwarded-for"]
-    host = next((value for name, value in headers if name == b"host"), b"")
+    host = next((value for name, value in headers if name == b"host"), b"localhost")
     kept = [(name, value) for name, value in headers if name not in HOP_BY_HOP and name not in named]
+    if size or any(name == b"content-length" for name, _ in headers):
+        kept.append((b"content-length", str(size).encode()))
     return [
+        (b"host", host),
         *kept,
         (b"x-forwarded-for", b", ".join([*before, client])),
         (b"x-forwarded-proto", scope.get("scheme", "http").encode()),

@@ -29,6 +29,13 @@ class Fault:
     def text(self) -> str:
         return f"found {self.found}; expected {self.expected}."
 
+    def masked(self, used: Mapping[str, str]) -> Fault:
+        """The same, with every value from the environment written as its name again."""
+        found = self.found
+        for name, value in sorted(used.items(), key=lambda pair: -len(pair[1])):
+            found = found.replace(value, f"${{{name}}}") if value else found
+        return Fault(self.line, found, self.expected)
+
     @classmethod
     def of_toml(cls, text: str, message: str) -> Fault:
         """The parser's own complaint, with its line."""
@@ -57,9 +64,13 @@ def line_of(text: str, table: str, key: str) -> int:
     return best or 1
 
 
-def fill_in(raw: Any, environ: Mapping[str, str], text: str) -> tuple[Any, list[Fault]]:
-    """`${NAME}` replaced from the environment everywhere; a missing one is a fault, a value never shown."""
+def fill_in(raw: Any, environ: Mapping[str, str], text: str) -> tuple[Any, list[Fault], dict[str, str]]:
+    """`${NAME}` replaced from the environment everywhere; a missing one is a fault.
+
+    Answers also which names were used for which values, so that no fault shows a value.
+    """
     faults: list[Fault] = []
+    used: dict[str, str] = {}
 
     def line(name: str) -> int:
         return next((n for n, row in enumerate(text.splitlines(), 1) if f"${{{name}}}" in row), 1)
@@ -68,7 +79,8 @@ def fill_in(raw: Any, environ: Mapping[str, str], text: str) -> tuple[Any, list[
         name = match.group(1)
         if name not in environ:
             faults.append(Fault(line(name), f"${{{name}}}, which is not set", "it in the environment"))
-        return environ.get(name, "")
+        used[name] = environ.get(name, "")
+        return used[name]
 
     def walk(item: Any) -> Any:
         if isinstance(item, str):
@@ -79,7 +91,7 @@ def fill_in(raw: Any, environ: Mapping[str, str], text: str) -> tuple[Any, list[
             return {key: walk(one) for key, one in item.items()}
         return item
 
-    return walk(raw), faults
+    return walk(raw), faults, used
 
 
 class Reader:

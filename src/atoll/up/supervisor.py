@@ -112,6 +112,7 @@ class Supervisor:
         """No more grace for anybody."""
         for row in self.instances.values():
             for instance in row:
+                instance.stop()
                 instance.kill()
 
     async def restart(self, name: str, say: Callable[[str], Awaitable[None]]) -> bool:
