@@ -184,7 +184,7 @@ def _key(name: str) -> str:
 
 @pytest.mark.parametrize("words", [{"ttl_s": 0}, {"ttl_s": -1}, {"wait_s": -1}, {"ttl_s": float("nan")}])
 def test_words_that_make_no_sense_are_refused(words: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="found .*expected"):
+    with pytest.raises(ConfigurationError, match=r"found .*expected"):
         Lock(atoll.store("memory://"), "x", **words)  # type: ignore[arg-type]
 
 
@@ -270,6 +270,6 @@ async def test_the_fence_goes_to_the_adapter_with_the_token(monkeypatch: pytest.
     monkeypatch.setattr(joined, "_adapters", [lambda tx: Notes() if tx == "my transaction" else None])
     async with Lock(atoll.store("memory://"), "order/81") as held:
         await held.fence("my transaction")
-        with pytest.raises(ConfigurationError, match="atoll.database"):
+        with pytest.raises(ConfigurationError, match=r"atoll\.database"):
             await held.fence("a stranger's")
     assert noted == [("my transaction", "lock/order/81", held.token)]

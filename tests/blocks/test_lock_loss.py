@@ -1,4 +1,4 @@
-"""A7: every kind of body learns that its lock is lost: by cancellation, by check(), or at the end of the block."""
+"""A7: every kind of body learns that its lock is lost: cancelled, by check(), or at the end of the block."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_lock_inside_a_task_group_fails_it_with_lock_lost() -> None:
 
 async def test_two_locks_lost_together_end_in_one_lock_lost() -> None:
     store = await dead_store()
-    with pytest.raises(LockLost, match="^outer"):
+    with pytest.raises(LockLost, match=r"^outer"):
         async with Lock(store, "outer", ttl_s=TTL_S), Lock(store, "inner", ttl_s=TTL_S):
             await asyncio.sleep(60)
     task = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""A7: on the weakest store it accepts, in bad weather, a lock stays exclusive, is never stuck and leaves nothing."""
+"""A7: on the weakest store it accepts, in bad weather, a lock stays exclusive, never sticks, leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import atoll
 from atoll import Lock, LockLost, NotApplied, OutcomeUnknown, put
 from atoll.blocks import session as sessions
 from atoll.blocks.ownership import Keys
-from atoll.ports.store import Store, Token, delete
+from atoll.ports.store import Store, Token, absent, delete
 from atoll.testing import Weather, World, simulated
 from atoll.verify.faults_in_process import Duplicated, ReplyLost, RequestLost, cancel_at_every_await, through
 
-WEAK = "observe=coalesced&observe_late_s=0.05&observe_reset=0.2&expiry_late_s=2&granted_ttl_factor=0.5&operations_max=6"
+WEAK = (
+    "observe=coalesced&observe_late_s=0.05&observe_reset=0.2&expiry_late_s=2&granted_ttl_factor=0.5"
+    "&operations_max=6"
+)
 LONG = 10 if os.environ.get("ATOLL_LONG") else 1
 
 STORMS = {
@@ -167,7 +170,7 @@ async def test_a_place_deleted_by_an_operator_is_drawn_anew(world: World) -> Non
 @pytest.mark.parametrize("fault", [ReplyLost, RequestLost, Duplicated])
 @pytest.mark.parametrize("contended", [False, True])
 def test_each_single_call_may_fail(fault: type, contended: bool) -> None:
-    """The first, second, third ... call of a kind meets the fault; the lock is had and given back all the same."""
+    """The 1st, 2nd, 3rd ... call of a kind meets the fault; the lock is had and given back all the same."""
 
     @simulated(seeds=1)
     async def run(world: World) -> None:
@@ -298,9 +301,7 @@ class NoToken:
         assert self.store.leasing is not None
         while True:
             lease = (await self.store.leasing.grant(self.ttl_s)).lease
-            answer = await self.store.transact(
-                put("naive", b"", lease=lease), compare=[atoll.ports.store.absent("naive")]
-            )  # type: ignore[attr-defined]  # noqa: E501
+            answer = await self.store.transact(put("naive", b"", lease=lease), compare=[absent("naive")])
             if hasattr(answer, "results"):
                 return
             await asyncio.sleep(0.1)

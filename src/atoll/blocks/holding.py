@@ -47,8 +47,7 @@ class Holding:
     error: ClassVar[type[Interrupted]]
 
     def __init__(self, name: str, won: Won) -> None:
-        self.name = name
-        self.token: Token = won.token
+        self._name = name
         self._won = won
         self._session = won.session
         self._pid = os.getpid()
@@ -62,6 +61,16 @@ class Holding:
     def __repr__(self) -> str:
         state = "lost" if self.lost else "left" if self._closed else "held"
         return f"<{type(self).__name__} {self.name!r} {self.token} {state}>"
+
+    @property
+    def name(self) -> str:
+        """The name it was asked for by."""
+        return self._name
+
+    @property
+    def token(self) -> Token:
+        """Proof of when this ownership began; a later owner's is greater."""
+        return self._won.token
 
     @property
     def owner_key(self) -> str:
@@ -155,7 +164,13 @@ class Holding:
         if self._reason is None and self._session.left_s <= 0:
             self._lose("its lease ended before the body did")
         self._closed = True
-        if isinstance(error, GeneratorExit) and self._task is not _task_here():
+        entered = self._task
+        if (
+            isinstance(error, GeneratorExit)
+            and entered
+            and not entered.done()
+            and entered is not _task_here()
+        ):
             self._give_up_unseen()  # a body that was thrown away unfinished: nobody awaits us here
             return
         if self._reason is None:
