@@ -1,4 +1,4 @@
-"""A6: the power is cut at every moment of a recorded run; durable engines survive, careless ones are caught."""
+"""A6: the power is cut at every moment of a recorded run; durable engines survive, others are caught."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class CrashReport:
         """One line for people."""
         lost = f"{self.broken_states} bad of " if self.broken_states else ""
         return (
-            f"{lost}{self.states:,} states at {self.frames:,} moments, {self.opened:,} different ones opened, "
+            f"{lost}{self.states:,} states at {self.frames:,} moments, {self.opened:,} different opened, "
             f"{self.acknowledged:,} answers, {self.forced:,} forced writes"
         )
 

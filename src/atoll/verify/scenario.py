@@ -20,12 +20,12 @@ from atoll.verify.judgement import Answer, Judgement
 class Hardship(Enum):
     """What goes wrong on purpose."""
 
-    PROCESSES = "several processes at once"
-    KILL = "a process killed (9) with calls in flight"
-    PAUSE = "a process stopped for longer than its leases"
-    REPLY_LOST = "answers lost after the fact"
-    REQUEST_LOST = "requests lost on the way"
-    POWER_CUT = "power cut at every write"
+    PROCESSES = "several processes"
+    KILL = "kill -9"
+    PAUSE = "a pause past the lease"
+    REPLY_LOST = "lost answers"
+    REQUEST_LOST = "lost requests"
+    POWER_CUT = "power cuts"
 
 
 @dataclass(frozen=True, slots=True)

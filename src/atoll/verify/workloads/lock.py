@@ -27,7 +27,8 @@ async def lock(worker: Worker) -> None:
             async with Lock(worker.handle, name, ttl_s=worker.ttl_s, wait_s=5) as held:
                 holding = Holding(name, held.token.epoch, held.token.revision)
                 worker.book.end(wish, Type.OK, holding)
-                for _ in range(worker.dice.randrange(1, 4)):
+                # One that will be frozen holds on for longer, or it would mostly be frozen waiting.
+                for _ in range(worker.dice.randrange(1, 4) * (6 if worker.fragile else 1)):
                     await guarded(worker, held, holding)
                     await asyncio.sleep(worker.dice.uniform(0, 0.004))
         except (NotApplied, OutcomeUnknown, Interrupted) as error:

@@ -1,0 +1,70 @@
+"""`atoll verify URL`: tests what an engine claims, with faults on, and shows the history that breaks it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from pathlib import Path
+
+from atoll.cli import named
+from atoll.errors import ConfigurationError
+from atoll.verify import report
+from atoll.verify import run as runner
+from atoll.verify.run import NAMES, Report, Wish
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of the verb."""
+    parser.add_argument("url", help="sqlite:///x.db, memory://, or @name of atoll.toml")
+    parser.add_argument(
+        "--workload",
+        action="append",
+        metavar="NAME",
+        help=f"one of {', '.join(NAMES)}; may be given again; all by default",
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each workload runs (10)")
+    parser.add_argument("--seed", type=int, help="the dice of an earlier run")
+    parser.add_argument("--no-faults", action="store_true", help="no kills, no pauses, nothing lost")
+    parser.add_argument(
+        "--report", type=Path, metavar="PATH", help="the HTML page; ./verify-SEED.html by default"
+    )
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+
+def verified(options: argparse.Namespace) -> Report:
+    """Run it, with its progress on standard error where that is a terminal."""
+    if not options.seconds > 0:
+        raise ConfigurationError(f"found --seconds {options.seconds:g}; expected more than 0.")
+    wish = Wish(
+        url=named.url(options.url),
+        workloads=tuple(dict.fromkeys(options.workload or NAMES)),
+        seconds=options.seconds,
+        seed=options.seed if options.seed is not None else random.SystemRandom().randrange(10_000, 100_000),
+        faults=not options.no_faults,
+    )
+    shown = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        return asyncio.run(runner.run(wish, progress))
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The verb: answers the exit code."""
+    done = verified(options)
+    path = options.report or Path(f"verify-{done.wish.seed}.html")
+    path.write_text(report.page(done), encoding="utf-8")
+    if options.json:
+        print(json.dumps({**report.as_data(done), "report": str(path), "exit": done.exit_code()}, indent=2))
+    else:
+        print(report.text(done, path))
+    return done.exit_code()
