@@ -49,7 +49,7 @@ class Job(Generic[T]):
 
 
 class DeadlineWatch:
-    """The deadlines of one event loop's jobs, under one timer: most calls never touch the loop's clockwork."""
+    """The deadlines of one event loop's jobs, under one timer: most calls never touch the clockwork."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Job[Any], float], None]) -> None:
         self.jobs: dict[Job[Any], tuple[float, float]] = {}

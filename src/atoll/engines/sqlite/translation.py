@@ -54,7 +54,7 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Excep
         case apsw.CantOpenError():
             found = ConfigurationError(
                 f"found that {path} cannot be opened ({error}); expected a file in a folder that is there "
-                "and may be written, beside its -wal and -shm. Make the folder, or correct path or permissions."
+                "and may be written, beside its -wal and -shm. Make the folder or correct the path."
             )
         case apsw.NotADBError() | apsw.CorruptError():
             found = FormatRefused(
