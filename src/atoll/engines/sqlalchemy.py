@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CEILING_S = 30.0
 INBOX_RETENTION_S = 7 * 86400.0
+PRUNE_EVERY = 256
 
 _claims: weakref.WeakKeyDictionary[Engine, Callable[[], object]] = weakref.WeakKeyDictionary()
 
@@ -105,8 +106,7 @@ class SqlAlchemyDatabase:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Any]:
-        """A session in a begun transaction: AsyncSession, or Session for a plain Engine. Commits at the "
-        "end."""
+        """A session in a begun transaction: AsyncSession, or Session for a plain Engine. Commits at its end."""
         await self.open()
         if self._asyncio is not None:
             from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -227,8 +227,7 @@ def claim(engine: Engine) -> None:
 
 
 def _of_asyncio(thing: object, name: str) -> bool:
-    """Whether `thing` is of SQLAlchemy's asyncio half, which needs greenlet and is not imported for its "
-    "absence."""
+    """Whether `thing` is of SQLAlchemy's asyncio half, which is not imported, for it needs greenlet."""
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     return module is not None and isinstance(thing, getattr(module, name))
 
@@ -262,14 +261,25 @@ def _expect_sqlite(engine: Engine) -> None:
         )
 
 
-JOINED: Joined = SqliteJoined(enter)
+class SqlAlchemyJoined(SqliteJoined):
+    """The four verbs; `once` also forgets ids past their retention, now and then, in the same transaction."""
+
+    async def once(self, tx: Any, scope: str, id: str) -> bool:
+        """True the first time `id` is seen in `scope`."""
+        new = await super().once(tx, scope, id)
+        if clock.chance().random() < 1 / PRUNE_EVERY:
+            await self._enter(tx, lambda execute: joined_sql.prune(execute, INBOX_RETENTION_S))
+        return new
+
+
+JOINED: Joined = SqlAlchemyJoined(enter)
 
 
 def adapt(tx: object) -> Joined | None:
     """Recognise SQLAlchemy's sessions and connections; those of another dialect are refused by name."""
     bind: Engine | Connection
     if isinstance(tx, scoped_session) or _of_asyncio(tx, "async_scoped_session"):
-        return SqliteJoined(lambda registry, work: enter(registry(), work))
+        return SqlAlchemyJoined(lambda registry, work: enter(registry(), work))
     if _is_async_session(tx):
         bind = tx.sync_session.get_bind()
     elif _is_async_connection(tx):

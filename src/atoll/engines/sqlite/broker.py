@@ -57,8 +57,7 @@ class BrokerOptions:
     bytes_max: int = 8 << 30
     """A put is refused when the file uses more than this."""
     ceiling_s: float = 10.0
-    """The longest a call may take where no nearer `atoll.deadline` is set; waiting for messages not "
-    "counted."""
+    """The longest a call may take where no nearer `atoll.deadline` is set; waiting not counted."""
     shared_kernel: bool = False
     """The folder looks like a network's, but only this kernel ever opens the file."""
 

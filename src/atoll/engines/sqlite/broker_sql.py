@@ -95,8 +95,7 @@ def rewind(connection: apsw.Connection, now: Moment, window_s: float) -> None:
 def put(
     connection: apsw.Connection, queue: str, messages: Sequence[Message], now: Moment, window_s: float
 ) -> list[Accepted]:
-    """Insert what is not a duplicate; forget about as many settled ones as come in, so the table stays "
-    "bounded."""
+    """Insert what is not a duplicate; forget old settled ones, so the table stays bounded."""
     answers = []
     for message in messages:
         if (
@@ -132,8 +131,7 @@ def size(connection: apsw.Connection) -> int:
 
 
 def look(connection: apsw.Connection, queue: str, now: float, most: int) -> tuple[int, float | None]:
-    """How many could be handed out now, up to `most`; and when the next one moves by itself, None: none "
-    "will."""
+    """How many could be handed out now, up to `most`; else when the next moves by itself, None: none."""
     ready = connection.execute(
         "SELECT count(*) FROM (SELECT 1 FROM atoll_message WHERE queue = ?1 AND state = 0 AND due <= ?2 "
         "UNION ALL SELECT 1 FROM atoll_message WHERE queue = ?1 AND state = 1 AND due <= ?2 LIMIT ?3)",

@@ -7,6 +7,7 @@ own, because it lasts as long as the user's code; who wants to write passes one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -22,12 +23,16 @@ from atoll.engines.sqlite.format import ensure
 from atoll.engines.sqlite.joined import JOINED, speaking
 from atoll.engines.sqlite.session import Session, SessionPool
 from atoll.engines.sqlite.transaction import SqliteTransaction
-from atoll.errors import ConfigurationError, Conflict, NotSent
+from atoll.errors import AtollError, ConfigurationError, Conflict, NotSent
 from atoll.ports.address import Address
 from atoll.ports.joined import Joined, Staged
 
 if TYPE_CHECKING:
     from atoll.ports.participant import Participant
+
+
+PRUNE_EVERY = 256
+"""Commits between two looks at the inbox for ids past their retention; each look forgets at most 1,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,7 @@ class SqliteDatabase:
         self._pool: SessionPool | None = None
         self._participant: Participant | None = None
         self._ready = False
+        self._commits = 0
 
     @classmethod
     def from_address(cls, address: Address, *, name: str | None = None) -> Self:
@@ -172,6 +178,17 @@ class SqliteDatabase:
                 raise
             tx.over = True
             await _to_its_end(self._commit(session))
+        self._commits += 1
+        if self._commits % PRUNE_EVERY == 0:
+            await self._prune()
+
+    async def _prune(self) -> None:
+        """Forget old ids of the inbox, outside of anybody's transaction; a failure is left to the next."""
+        seen_max_s = self.options.inbox_retention_s
+        with contextlib.suppress(AtollError, apsw.Error):
+            await self.file.write(
+                lambda connection: joined_sql.prune(speaking(connection), seen_max_s), forced=False
+            )
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -34,6 +34,7 @@ TABLES = (
   seen_at REAL NOT NULL,
   PRIMARY KEY (scope, id)
 ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS atoll_inbox_seen_at ON atoll_inbox (seen_at)",
     """CREATE TABLE IF NOT EXISTS atoll_fence (
   resource TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL,

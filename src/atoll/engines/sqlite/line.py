@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable
 from atoll import clock
 
 Look = Callable[[int], Awaitable[tuple[int, float]]]
-"""`look(most)` answers how many are ready, and in how many seconds something comes due by itself (inf: "
-"never)."""
+"""`look(most)` answers how many are ready, and in how many seconds one comes due by itself (inf: never)."""
 Watch = Callable[[float], Awaitable[None]]
 """`watch(wait_s)` returns when something has changed since the last look, or after `wait_s`."""
 

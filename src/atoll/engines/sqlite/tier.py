@@ -270,8 +270,7 @@ def _drop(connection: apsw.Connection, which: str, *parameters: Any) -> int:
 
 
 def _touch(connection: apsw.Connection, keys: Sequence[str]) -> None:
-    """What was read since the last fill counts as used now: nearly the least recently used, at no write per "
-    "read."""
+    """What was read since the last fill counts as used now, so reads write nothing."""
     if keys:
         number = _next(connection)
         connection.executemany(
