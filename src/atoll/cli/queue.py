@@ -80,7 +80,7 @@ async def dead(broker: Inspecting, name: str, *, as_json: bool) -> int:
         print(f"nothing died in {name}")
     else:
         rows = [
-            (letter.message.id, str(letter.attempts), _clock(letter.buried_at), letter.reason, _body(letter))
+            (letter.message.id, str(letter.attempts), _clock(letter.buried_at), _first(letter), _body(letter))
             for letter in found
         ]
         print("\n".join(table([("ID", "ATTEMPTS", "AT", "REASON", "BODY"), *rows])))
@@ -106,6 +106,11 @@ def _plain(letter: Dead) -> dict[str, Any]:
         "headers": dict(letter.message.headers),
         "body": letter.message.body.decode("utf-8", "replace"),
     }
+
+
+def _first(letter: Dead) -> str:
+    """The reason's first line; a traceback below it is in --json."""
+    return next(iter(letter.reason.splitlines()), "")
 
 
 def _body(letter: Dead) -> str:
