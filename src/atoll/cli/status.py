@@ -66,8 +66,8 @@ def _summary(status: dict[str, Any]) -> str:
     parts = []
     doubt = status["transactions"]
     if doubt["asked"]:
-        ids = {row["id"]: row["age_s"] for row in doubt["rows"]}
-        oldest = f" ({max(ids.values()):.0f} s)" if ids else ""
+        ids = {row["id"] for row in doubt["rows"]}
+        oldest = f" ({max(row['age_s'] for row in doubt['rows']):.0f} s)" if ids else ""
         parts.append(f"{_many(len(ids), 'transaction')} in doubt{oldest}")
     if status["queues"]["asked"]:
         queues = status["queues"]["rows"]
@@ -77,7 +77,8 @@ def _summary(status: dict[str, Any]) -> str:
         parts.append(f"{_many(waiting, 'message')} waiting")
         parts.append(f"{_many(dead, 'dead letter')}{f' ({where})' if where else ''}")
     if status["locks"]["asked"]:
-        parts.append(f"{_many(len(status['locks']['rows']), 'lock or leader', 'locks and leaders')} held")
+        kinds = [row["kind"] for row in status["locks"]["rows"]]
+        parts.append(f"{_many(kinds.count('leader'), 'leader')}, {_many(kinds.count('lock'), 'lock')} held")
     return "   ".join(parts) or status["sentence"]
 
 

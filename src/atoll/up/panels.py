@@ -94,8 +94,10 @@ class Panels:
                 continue
             with _Asking(panel, name):
                 holders = importlib.import_module("atoll.blocks.lock").holders
-                found = await holders(self._handle("store", name, url))
-                panel.rows += [{"store": name, **_plain(holder)} for holder in found]
+                store = self._handle("store", name, url)
+                for kind, word in (("election", "leader"), ("lock", "lock")):
+                    found = await holders(store, kind)
+                    panel.rows += [{"store": name, "kind": word, **_plain(holder)} for holder in found]
         return panel
 
     async def _in_doubt(self) -> Panel:

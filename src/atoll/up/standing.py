@@ -68,11 +68,15 @@ class Standing:
 def _problems(services: list[dict[str, Any]], panels: Mapping[str, dict[str, Any]]) -> list[dict[str, str]]:
     """The worst first: undecided transactions, then services, then dead letters."""
     found = []
-    old = {row["id"]: row["age_s"] for row in panels["transactions"]["rows"] if row["age_s"] >= IN_DOUBT_S}
+    old = [row for row in panels["transactions"]["rows"] if row["age_s"] >= IN_DOUBT_S]
     if old:
-        many = "1 transaction is" if len(old) == 1 else f"{len(old)} transactions are"
+        ids = len({row["id"] for row in old})
+        many = "1 transaction is" if ids == 1 else f"{ids} transactions are"
         found.append(
-            {"kind": "transactions", "text": f"{many} in doubt, the oldest for {max(old.values()):.0f} s"}
+            {
+                "kind": "transactions",
+                "text": f"{many} in doubt, the oldest for {max(row['age_s'] for row in old):.0f} s",
+            }
         )
     for row in services:
         name = row["service"]

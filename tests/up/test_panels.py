@@ -1,0 +1,115 @@
+"""B6, the page's panels: queues, locks and leaders, transactions in doubt; a dark window is called dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from atoll import Election, Lock, background, urls
+from atoll.ports.broker import Message
+from atoll.up import standing
+from atoll.up.manifest import load
+from atoll.up.panels import Panels, unfaulted
+
+TEXT = """
+[urls]
+state = "sqlite:///state.db"
+broker = "{broker}"
+[databases]
+orders = "sqlite:///orders.db"
+[services.x]
+command = ["x"]
+"""
+
+
+def panels(folder: Path, broker: str = "sqlite:///queue.db") -> Panels:
+    (folder / "atoll.toml").write_text(TEXT.format(broker=broker))
+    return Panels(load(folder, {}))
+
+
+async def test_queues_locks_leaders_and_undecided_transactions_are_seen(tmp_path: Path) -> None:
+    window = panels(tmp_path)
+    state = urls.store(f"sqlite:///{tmp_path}/state.db")
+    broker = urls.broker(f"sqlite:///{tmp_path}/queue.db")
+    orders = urls.database(f"sqlite:///{tmp_path}/orders.db")
+    async with state, broker, orders:
+        await broker.put("order-placed", [Message(id=str(n), body=b"x") for n in range(3)])
+        (taken,) = await broker.take("order-placed", 1, lease_s=30)
+        await broker.bury("order-placed", taken.receipt, "cannot be done")
+        assert orders.participant is not None
+        await orders.participant.open()
+        async with orders.begin() as tx:
+            await tx.execute("create table t (x integer primary key)")
+        branch = await orders.participant.begin("shop/t1")
+        await branch.tx.execute("insert into t values (1)")
+        await branch.prepare()
+        async with Lock(state, "order/1"):
+            seen = await window.look()
+        queue = seen["queues"]["rows"][0]
+        assert (queue["queue"], queue["ready"], queue["dead"]) == ("order-placed", 2, 1)
+        held = seen["locks"]["rows"][0]
+        assert (held["name"], held["kind"], held["waiting"]) == ("order/1", "lock", 0) and held["owner"]
+        doubt = seen["transactions"]["rows"][0]
+        assert (doubt["id"], doubt["database"]) == ("shop/t1", "orders")
+        assert all(panel["asked"] and not panel["why"] for panel in seen.values())
+        await branch.abort()
+    await window.close()
+
+
+async def test_a_leader_is_seen(tmp_path: Path) -> None:
+    import asyncio
+
+    window, leads = panels(tmp_path), asyncio.Event()
+
+    async def lead(_: object) -> None:
+        leads.set()
+        await asyncio.Event().wait()
+
+    async with urls.store(f"sqlite:///{tmp_path}/state.db") as state:
+        async with background(Election(state, "nightly").lead(lead)):
+            await leads.wait()
+            row = (await window.look())["locks"]["rows"][0]
+    assert (row["name"], row["kind"]) == ("nightly", "leader")
+    await window.close()
+
+
+async def test_what_cannot_be_asked_is_said_and_never_shown_as_well(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").write_text("this is no database, it only looks like a file" * 100)
+    window = panels(tmp_path)
+    seen = await window.look()
+    assert seen["queues"]["asked"] is False and seen["queues"]["why"].startswith("broker: ")
+    assert seen["locks"]["asked"] is True
+    await window.close()
+
+
+async def test_an_engine_that_is_not_here_is_not_asked(tmp_path: Path) -> None:
+    window = panels(tmp_path, broker="amqp://guest:secret@nowhere/")
+    seen = await window.look()
+    assert seen["queues"]["asked"] is False and "not in this release" in seen["queues"]["why"]
+    assert "secret" not in str(seen) and "secret" not in str(window.places())
+    await window.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("faulty+sqlite:///a.db?fault_kill_before=commit&x=1", "sqlite:///a.db?x=1"),
+        ("faulty+sqlite:///a.db?fault_once_file=/tmp/x", "sqlite:///a.db"),
+        ("sqlite:///a.db?x=1", "sqlite:///a.db?x=1"),
+    ],
+)
+def test_the_watchman_breaks_nothing_himself(url: str, seen: str) -> None:
+    assert unfaulted(url) == seen
+
+
+def test_the_worst_comes_first_and_young_transactions_are_no_problem() -> None:
+    services = [{"service": "api", "gave_up": ["api-1"], "state": "gave up", "ready": 1, "wanted": 2}]
+    rows = [{"id": "t1", "age_s": 41.0}, {"id": "t1", "age_s": 40.0}, {"id": "t2", "age_s": 0.5}]
+    queues = [{"queue": "order-placed", "dead": 3}]
+    found = standing._problems(services, {"transactions": {"rows": rows}, "queues": {"rows": queues}})
+    assert [problem["text"] for problem in found] == [
+        "1 transaction is in doubt, the oldest for 41 s",
+        "api-1 gave up; see: atoll logs api",
+        "3 dead letters in order-placed; see: atoll queue dead order-placed",
+    ]
