@@ -106,7 +106,7 @@ class SqlAlchemyDatabase:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Any]:
-        """A session in a begun transaction: AsyncSession, or Session for a plain Engine. Commits at its end."""
+        """A session in a begun transaction, AsyncSession or Session as the engine is. Commits at its end."""
         await self.open()
         if self._asyncio is not None:
             from sqlalchemy.ext.asyncio import async_sessionmaker
