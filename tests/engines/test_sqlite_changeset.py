@@ -238,11 +238,11 @@ def test_unique_values_may_be_swapped(connection: apsw.Connection) -> None:
         ("INSERT INTO loose VALUES (1)", ConfigurationError, "no primary key"),
         ("INSERT INTO words VALUES ('a')", ConfigurationError, "ordinary tables"),
         ("INSERT INTO plane VALUES (NULL, 1)", ConfigurationError, "NULL"),
-        ("CREATE TABLE other(x)", apsw.AuthError, ""),
-        ("ALTER TABLE plane ADD COLUMN x", apsw.AuthError, ""),
-        ("COMMIT", apsw.AuthError, ""),
-        ("PRAGMA user_version = 7", apsw.AuthError, ""),
-        ("PRAGMA foreign_keys = 1; SELECT 1", apsw.AuthError, ""),
+        ("CREATE TABLE other(x)", apsw.AuthError, "not authorized"),
+        ("ALTER TABLE plane ADD COLUMN x", apsw.AuthError, "not authorized"),
+        ("COMMIT", apsw.AuthError, "not authorized"),
+        ("PRAGMA user_version = 7", apsw.AuthError, "not authorized"),
+        ("PRAGMA foreign_keys = 1; SELECT 1", apsw.AuthError, "not authorized"),
     ],
 )
 def test_what_cannot_be_promised_is_refused_before_the_vote(
@@ -262,6 +262,9 @@ def test_a_row_whose_null_key_is_deleted_is_refused_too(
         branch(
             connection, "DELETE FROM plane WHERE tail IS NULL; UPDATE plane SET hours = 0 WHERE tail = 'N1'"
         )
+    with pytest.raises(ConfigurationError, match="NULL"):
+        branch(connection, "DELETE FROM plane")
+    assert branch(connection, "UPDATE plane SET hours = 0 WHERE tail = 'N1'") is Vote.PREPARED
 
 
 def test_a_deferred_foreign_key_is_judged_at_prepare(connection: apsw.Connection) -> None:

@@ -185,7 +185,7 @@ class Transactions:
         return await self._recovery.in_doubt(f"{self.app}/")
 
     async def recover(self) -> None:
-        """Finish, for ever, what dead coordinators left; run it in every instance: `atoll.background(...)`."""
+        """Finish, for ever, what dead coordinators left; run it in each instance: `atoll.background(...)`."""
         self._refuse_weak(await self.state.open())
         await self._recovery.run()
 
@@ -373,6 +373,6 @@ def _refuse_misfits(databases: Sequence[Database], app: str, grace_s: float, ret
         )
     if not 0 < grace_s <= retention_s / 100:
         raise ConfigurationError(
-            f"found grace_s={grace_s:g} and decision_retention_s={retention_s:g}; decisions are kept at least "
+            f"found grace_s={grace_s:g}, decision_retention_s={retention_s:g}; decisions are kept at least "
             "a hundred times as long as a coordinator is waited for."
         )

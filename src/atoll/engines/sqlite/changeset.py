@@ -75,6 +75,8 @@ class Recording:
     file: str
     touched: set[str] = field(default_factory=set)
     denied: list[str] = field(default_factory=list)
+    rowids: dict[str, set[int]] = field(default_factory=dict)
+    """Table -> rows written, by their place; only tables that have such places."""
     _session: apsw.Session | None = None
 
     def start(self) -> None:
@@ -84,10 +86,12 @@ class Recording:
         self._session.table_filter(self._note)
         self._session.attach()
         self.connection.authorizer = self._authorize
+        self.connection.set_update_hook(self._place)
 
     def stop(self) -> bytes:
         """Note nothing more; the answer is the changes so far."""
         self.connection.authorizer = None
+        self.connection.set_update_hook(None)
         session, self._session = self._session, None
         if session is None:
             return b""
@@ -99,6 +103,9 @@ class Recording:
     def _note(self, table: str) -> bool:
         self.touched.add(table)
         return table not in _OURS
+
+    def _place(self, _action: int, _db: str, table: str, rowid: int) -> None:
+        self.rowids.setdefault(table, set()).add(rowid)
 
     def _authorize(
         self, action: int, one: str | None, two: str | None, _db: str | None, _by: str | None
@@ -126,6 +133,7 @@ def prepare(recording: Recording, id: str, prepared_at: float) -> Vote:
         )
     redo = recording.stop()
     shapes = {name: _usable(connection, name, file) for name in sorted(recording.touched - set(_OURS))}
+    _refuse_null_keys(recording, shapes)
     if not redo:
         return Vote.READ_ONLY
     if len(redo) > REDO_BYTES_MAX:
@@ -140,8 +148,7 @@ def prepare(recording: Recording, id: str, prepared_at: float) -> Vote:
     connection.execute("ROLLBACK TO atoll_branch")
     for row in rows:
         _name(connection, row, locks)
-    for shape in {row.shape.name: row.shape for row in rows}.values():
-        _refuse_null_keys(connection, shape, file)
+    _refuse_null_keys(recording, shapes)
     _rehearse(connection, rows, redo, file)
     _Promise(id, prepared_at, file, redo, rows, locks).write(connection)
     _raise_counters(connection, counters)
@@ -159,19 +166,25 @@ def _usable(connection: apsw.Connection, table: str, file: str) -> Shape:
         raise ConfigurationError(
             f"the table {table} in {file} has no primary key, so its rows cannot be named. Give it one."
         )
-    _refuse_null_keys(connection, shape, file)
     return shape
 
 
-def _refuse_null_keys(connection: apsw.Connection, shape: Shape, file: str) -> None:
-    if not shape.nullable:
-        return
-    anywhere = " OR ".join(f"{quoted(column)} IS NULL" for column in shape.key)
-    if connection.execute(f"SELECT 1 FROM {quoted(shape.name)} WHERE {anywhere} LIMIT 1").fetchone():
-        raise ConfigurationError(
-            f"the table {shape.name} in {file} has a row whose primary key is NULL, which names no row. "
-            f"Declare {', '.join(shape.key)} NOT NULL."
+def _refuse_null_keys(recording: Recording, shapes: dict[str, Shape]) -> None:
+    """A row whose key is NULL leaves no trace in a changeset, so its change would be lost."""
+    for shape in shapes.values():
+        if not shape.nullable:
+            continue
+        place = next((n for n in ("rowid", "oid", "_rowid_") if n not in map(str.lower, shape.columns)), None)
+        absent = " OR ".join(f"{quoted(column)} IS NULL" for column in shape.key)
+        asked = f"SELECT 1 FROM {quoted(shape.name)} WHERE ({absent})" + (
+            f" AND {place} = ?" if place else ""
         )
+        rows = [(row,) for row in recording.rowids.get(shape.name, ())] if place else [()]
+        if any(recording.connection.execute(asked, row).fetchone() for row in rows):
+            raise ConfigurationError(
+                f"a row of {shape.name} in {recording.file} has NULL in its primary key, which names no row. "
+                f"Declare {', '.join(shape.key)} NOT NULL."
+            )
 
 
 def _changed(connection: apsw.Connection, shapes: dict[str, Shape], change: Any) -> Row:
