@@ -113,6 +113,9 @@ class Link:
         ceiling = self._weather.ceiling_s + call.waits_s
         seconds = clock.remaining_s(ceiling)
         if self._simulation.over or self.cut is Cut.REFUSED or seconds <= 0:
+            await asyncio.sleep(
+                0 if self._simulation.over else self._latency()
+            )  # who tries for ever must wait
             raise NotSent(self._why_not_sent(call, seconds))
         self._note("send", f"{call} {call.detail}")
         reply: asyncio.Future[T] = self._loop.create_future()
@@ -123,6 +126,8 @@ class Link:
         except TimeoutError:
             if reply.done() and not reply.cancelled():
                 return reply.result()
+            if call.verb == "open":  # connecting asks for nothing, so nothing can have happened
+                raise NotSent(f"{self._name}: no connection within {seconds:g} s. Try again.") from None
             raise OutcomeUnknown(
                 f"{self._name}: no answer to {call} within {seconds:g} s; it may have happened. Ask again.",
                 id=call.id,
