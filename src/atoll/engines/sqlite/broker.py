@@ -60,6 +60,8 @@ class BrokerOptions:
     """The longest a call may take where no nearer `atoll.deadline` is set; waiting not counted."""
     shared_kernel: bool = False
     """The folder looks like a network's, but only this kernel ever opens the file."""
+    vfs: str | None = None
+    """A VFS registered with apsw; None: the system's."""
 
 
 class SqliteBroker:
@@ -115,7 +117,11 @@ class SqliteBroker:
         if self._file is None:
             self._file = SqliteFile.shared(
                 self.path,
-                SqliteOptions(shared_kernel=self.options.shared_kernel, ceiling_s=self.options.ceiling_s),
+                SqliteOptions(
+                    shared_kernel=self.options.shared_kernel,
+                    ceiling_s=self.options.ceiling_s,
+                    vfs=self.options.vfs,
+                ),
             )
         if not self._ready:
             now, window_s = moment(), self.remembered_s

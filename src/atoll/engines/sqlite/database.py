@@ -23,7 +23,7 @@ from atoll.engines.sqlite.format import ensure
 from atoll.engines.sqlite.joined import JOINED, speaking
 from atoll.engines.sqlite.session import Session, SessionPool
 from atoll.engines.sqlite.transaction import SqliteTransaction
-from atoll.errors import AtollError, ConfigurationError, Conflict, NotSent
+from atoll.errors import AtollError, ConfigurationError, Conflict, NotSent, OutcomeUnknown
 from atoll.ports.address import Address
 from atoll.ports.joined import Joined, Staged
 
@@ -48,7 +48,9 @@ class DatabaseOptions:
     inbox_retention_s: float = 7 * 86400.0
     """How long `once` remembers an id."""
     shared_kernel: bool = False
-    """Open the file on a network file system anyway: one kernel only uses it."""
+    """The folder looks like a network's, but only this kernel ever opens the file."""
+    vfs: str | None = None
+    """A VFS registered with apsw; None: the system's."""
 
 
 class SqliteDatabase:
@@ -112,6 +114,8 @@ class SqliteDatabase:
             if self._pool is not None:
                 self._pool.abandon()
             self._file, self._pool, self._ready, self._pid = None, None, False, os.getpid()
+        if self._ready and self.file.failed is not None:
+            raise NotSent(self.file.failed)
         if self._ready:
             return
         file = self.file
@@ -127,7 +131,9 @@ class SqliteDatabase:
     def file(self) -> SqliteFile:
         """The file layer this database stands on; shared with every handle of this process on the file."""
         if self._file is None:
-            self._file = SqliteFile.shared(self.path, SqliteOptions(shared_kernel=self.options.shared_kernel))
+            self._file = SqliteFile.shared(
+                self.path, SqliteOptions(shared_kernel=self.options.shared_kernel, vfs=self.options.vfs)
+            )
         return self._file
 
     async def close(self) -> None:
@@ -210,6 +216,12 @@ class SqliteDatabase:
         """COMMIT, forced. Out of time or failed at the disk: OutcomeUnknown; a full disk is a plain no."""
         try:
             await session.run(_commit, ceiling_s=self.options.ceiling_s, final=True)
+        except OutcomeUnknown as error:
+            # What a failed fsync left behind is not known, so nothing may be written on top of it.
+            session.broken = True
+            if isinstance(error.__cause__, apsw.IOError):
+                self.file.fail(error.__cause__)
+            raise
         except BaseException:
             session.tidy()
             raise

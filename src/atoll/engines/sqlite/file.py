@@ -134,6 +134,13 @@ class SqliteFile:
         """
         return await self.bell.wait(seen, wait_s)
 
+    def fail(self, error: Exception) -> None:
+        """Close the file for good here: a connection lent by `connect` had its COMMIT refused by the disk."""
+        self._writer.failed = (
+            f"{self.path} was closed here after the disk failed to take a write ({error}). "
+            "Nothing was sent: look at the disk, then close and open the handle again."
+        )
+
     def notify(self) -> None:
         """Say that a connection lent by `connect` has committed, so that nobody waits for the look."""
         self.bell.ring()

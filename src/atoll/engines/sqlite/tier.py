@@ -75,6 +75,8 @@ class TierOptions:
     ceiling_s: float = 10.0
     shared_kernel: bool = False
     """The folder looks like a network's, but only this kernel ever opens the file."""
+    vfs: str | None = None
+    """A VFS registered with apsw; None: the system's."""
 
 
 class SqliteTier:
@@ -110,7 +112,10 @@ class SqliteTier:
         options = self.options
         if self._file is None:
             self._file = SqliteFile.shared(
-                self.path, SqliteOptions(shared_kernel=options.shared_kernel, ceiling_s=options.ceiling_s)
+                self.path,
+                SqliteOptions(
+                    shared_kernel=options.shared_kernel, ceiling_s=options.ceiling_s, vfs=options.vfs
+                ),
             )
         if not self._ready:
             epoch, boot = f"{clock.chance().getrandbits(64):016x}", clock.boot_id()
