@@ -194,6 +194,24 @@ async def test_tables_of_somebody_else_in_the_file_are_left_alone(tmp_path: Path
     again.close()
 
 
+async def test_a_file_deleted_or_replaced_while_open_takes_no_more_writes(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "x.db"))
+    await store.transact(put("a", b"1"))
+    for path in tmp_path.glob("x.db*"):
+        path.rename(tmp_path / f"moved-{path.name}")
+    with pytest.raises(errors.NotSent, match="not there any more"):
+        await store.transact(put("b", b"2"))
+    with pytest.raises(errors.NotSent, match="not there any more"):
+        await store.get("a")
+    await store.close()
+    async with store:
+        assert (await store.get("a")).entry is None
+        (tmp_path / "x.db").rename(tmp_path / "again.db")
+        (tmp_path / "x.db").write_bytes(b"")
+        with pytest.raises(errors.NotSent, match="replaced by another"):
+            await store.transact(put("c", b"3"))
+
+
 def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(

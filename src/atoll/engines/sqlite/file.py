@@ -56,10 +56,12 @@ class SqliteFile:
         self._users = 0
         self._lent: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._checked = False
+        self._identity: tuple[int, int] | None = None
         self._writer = Writer(
             path,
             lambda: self._connect(in_turn=True),
             self._new_pass,
+            moved=self._moved,
             committed=self.bell.ring,
             watched=lambda: self.bell.waiting > 0,
             queue_max=options.queue_max,
@@ -182,6 +184,23 @@ class SqliteFile:
             place.check_folder(self.path, shared_kernel=self.options.shared_kernel)
             self._checked = True
 
+    def _moved(self) -> str | None:
+        """Whether the path names another file now: what we write would be seen by nobody else."""
+        if self._identity is None:
+            return None
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            found = "is not there any more"
+        else:
+            if (status.st_dev, status.st_ino) == self._identity:
+                return None
+            found = "was replaced by another file"
+        return (
+            f"{self.path} {found}, while it was open here. Nothing was sent: it would be written to a file "
+            "that nobody finds. Put it back, or close and open the handle to begin with what is there now."
+        )
+
     def _new_pass(self) -> Turnstile:
         self._check()
         return Turnstile(self.path)
@@ -190,6 +209,9 @@ class SqliteFile:
         self._check()
         connection = apsw.Connection(self.path, vfs=self.options.vfs)
         try:
+            if self._identity is None and os.path.exists(self.path):  # a VFS of tests may keep it elsewhere
+                status = os.stat(self.path)
+                self._identity = (status.st_dev, status.st_ino)
             connection.set_busy_timeout(1000)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if connection.pragma("journal_mode") != "wal":

@@ -38,6 +38,7 @@ class Writer(Lane):
         connect: Callable[[], apsw.Connection],
         line_up: Callable[[], Turnstile],
         *,
+        moved: Callable[[], str | None],
         committed: Callable[[], None],
         watched: Callable[[], bool],
         queue_max: int,
@@ -46,6 +47,7 @@ class Writer(Lane):
         self.busy = threading.Lock()
         self._connect = connect
         self._line_up = line_up
+        self._moved = moved
         self._committed = committed
         self._watched = watched
         self._connection: apsw.Connection | None = None
@@ -126,6 +128,8 @@ class Writer(Lane):
         batch = [job for job in batch if job.state is not State.DROPPED]
         if not batch:
             return []
+        if self._connection is not None and self.failed is None:
+            self.failed = self._moved()
         if self.failed is not None:
             self._refuse(batch, NotSent(self.failed))
             together = True
