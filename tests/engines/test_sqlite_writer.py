@@ -18,6 +18,7 @@ from atoll.engines.sqlite.lane import Work
 from atoll.engines.sqlite.limits import StoreOptions
 from atoll.engines.sqlite.store import SqliteStore
 from atoll.engines.sqlite.turnstile import Turnstile
+from atoll.engines.sqlite.writer import Writer
 from atoll.errors import NotSent, OutcomeUnknown, Overloaded
 from atoll.ports.store import absent, delete, put
 
@@ -233,6 +234,45 @@ async def test_the_turn_is_given_back_by_who_gave_up_waiting(tmp_path: Path) -> 
             async with file.turn(5):
                 pass
         await file.write(insert(1))
+
+
+async def test_the_turn_is_never_lost_between_who_waits_and_who_leaves(tmp_path: Path) -> None:
+    async with opened(tmp_path) as file:
+        for number in range(60):
+            async with file.turn():
+                leaving = [asyncio.create_task(_take(file, 0.001 + number / 20_000)) for _ in range(3)]
+                await asyncio.sleep(0.001)
+            await asyncio.gather(*leaving, return_exceptions=True)
+        async with file.turn(5):
+            pass
+
+
+async def _take(file: SqliteFile, ceiling_s: float) -> None:
+    async with file.turn(ceiling_s):
+        pass
+
+
+async def test_a_stumble_of_the_writer_is_told_and_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as file:
+
+        def stumble(self: Writer) -> None:
+            raise RuntimeError("a bug of ours, after the commit")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "_checkpoint_when_long", stumble)
+            with pytest.raises(OutcomeUnknown, match="a bug of ours"):
+                await file.write(insert("stands"))
+        await file.write(insert("then"))
+        assert await keys(file) == {"stands", "then"}
+
+
+async def test_a_closed_file_takes_nothing_more(tmp_path: Path) -> None:
+    async with opened(tmp_path) as file:
+        pass
+    with pytest.raises(NotSent, match="closed"):
+        await file.write(insert("late"))
 
 
 async def test_the_log_beside_the_file_stays_bounded(tmp_path: Path) -> None:

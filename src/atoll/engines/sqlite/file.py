@@ -279,7 +279,7 @@ async def _line_up(turnstile: Turnstile, path: str, left_s: float) -> None:
     """Wait for the turn on a thread; a caller who leaves early leaves the thread to give it back."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[None] = loop.create_future()
-    lock, left = threading.Lock(), [False]
+    lock, left, given = threading.Lock(), threading.Event(), threading.Event()
 
     def stand() -> None:
         try:
@@ -287,9 +287,10 @@ async def _line_up(turnstile: Turnstile, path: str, left_s: float) -> None:
         except OSError:
             return  # closed in our back by a fork
         with lock:
-            if not left[0]:
+            if not left.is_set():
                 try:
                     loop.call_soon_threadsafe(_arrive, arrived)
+                    given.set()
                     return
                 except RuntimeError:
                     pass
@@ -302,8 +303,8 @@ async def _line_up(turnstile: Turnstile, path: str, left_s: float) -> None:
             await asyncio.shield(arrived)
     except BaseException as error:
         with lock:
-            left[0] = True
-        if arrived.done():
+            left.set()
+        if given.is_set():  # it came in the very moment in which we left
             turnstile.release()
             turnstile.close()
         if isinstance(error, TimeoutError):

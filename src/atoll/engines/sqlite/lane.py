@@ -7,6 +7,7 @@ box, serves what was in it in one go, and sends one messenger per street, not on
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections import deque
@@ -20,6 +21,8 @@ import apsw
 
 from atoll import clock
 from atoll.errors import AtollError, NotSent, OutcomeUnknown, Overloaded
+
+log = logging.getLogger("atoll.sqlite")
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
@@ -111,8 +114,10 @@ class Lane:
         left_s = clock.remaining_s(ceiling_s)
         if left_s <= 0:
             raise NotSent(f"the deadline had passed before anything was asked of {self.path}.")
-        if self.failed is not None:
-            raise NotSent(self.failed)
+        if self.failed is not None or self._stopped:
+            raise NotSent(
+                self.failed or f"{self.path} was closed here while this was asked; nothing was sent."
+            )
         if self._queue.qsize() + len(self._backlog) >= self._queue_max:
             raise Overloaded(
                 f"{self._queue_max} calls wait for {self.path} in this process already. "
@@ -120,7 +125,7 @@ class Lane:
             )
         job = Job(work, forced)
         self._queue.put(job)
-        if self._thread is None or self._stopped:
+        if self._thread is None:
             self._start()
         watch = self._watches.get(job.loop)
         if watch is None:
@@ -136,7 +141,7 @@ class Lane:
 
     def nudge(self) -> None:
         """Wake the thread so that it looks at its surroundings."""
-        if self._thread is None:
+        if self._thread is None and not self._stopped:
             self._start()
         self._queue.put(None)
 
@@ -158,6 +163,9 @@ class Lane:
 
     def idle(self) -> None:
         """Called when nothing was asked for `idle_s`, and after a nudge."""
+
+    def disconnect(self) -> None:
+        """Close the connection; it opens again when needed. What was not committed is undone."""
 
     def leave(self) -> None:
         """Called once at the end of the thread: close what it holds."""
@@ -189,22 +197,25 @@ class Lane:
 
     def _start(self) -> None:
         with self._states:
-            if self._thread is not None and not self._stopped:
+            if self._thread is not None or self._stopped:
                 return
-            self._stopped = False
             self._thread = threading.Thread(
                 target=self._run, name=f"atoll {self.name} {self.path}", daemon=True
             )
             self._thread.start()
 
     def _run(self) -> None:
-        me = threading.current_thread()
-        while self._thread is me and not (self._stopped and self._queue.empty() and not self._backlog):
+        while not (self._stopped and self._queue.empty() and not self._backlog):
             batch = self._collect()
-            if batch:
-                self.serve(batch)
-            elif not self._stopped:
-                self.idle()
+            try:
+                if batch:
+                    self.serve(batch)
+                elif not self._stopped:
+                    self.idle()
+            except Exception as error:
+                log.exception("%s: the %s stumbled and goes on", self.path, self.name)
+                self.fail(batch, _stumbled(self.path, error))
+                self.disconnect()
         self.leave()
 
     def _collect(self) -> list[Job[Any]]:
@@ -247,6 +258,14 @@ class Lane:
                 "Read it to learn."
             )
         job.future.set_exception(error)
+
+
+def _stumbled(path: str, error: Exception) -> OutcomeUnknown:
+    unknown = OutcomeUnknown(
+        f"{path}: found {error!r} while it was being written; the write may stand. Read it."
+    )
+    unknown.__cause__ = error
+    return unknown
 
 
 def _settle(jobs: list[Job[Any]]) -> None:

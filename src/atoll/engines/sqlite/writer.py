@@ -105,7 +105,7 @@ class Writer(Lane):
                 self._turnstile = None
 
     def disconnect(self) -> None:
-        """Close the connection; it opens again when needed. Call it holding `busy`."""
+        """Close the connection; it opens again when needed. Called holding `busy`, or by the lane itself."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
