@@ -33,6 +33,8 @@ POWER = Claim(
 CRASH = "power"
 NAMES = (*WORKLOADS, CRASH)
 TTL_S = 0.6
+START_S = 1.0
+"""What processes need before their first call, on top of the seconds asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ async def _workload(
         process="a",
         prefix=prefix,
         seed=wish.seed,
-        until=clock.lease_now() + wish.seconds,
+        until=clock.lease_now() + wish.seconds + (0.0 if local else START_S),
         ttl_s=TTL_S,
         clients=3,
         path="",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from atoll import clock
 from atoll.errors import AtollError
+from atoll.ports.broker import Settled
 from atoll.verify.history import History, Type, load
 from atoll.verify.scenario import Bite, Hardship, Scenario
 from atoll.verify.worker import Part
@@ -49,6 +50,7 @@ class Troupe:
     accidents: list[Accident] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    scripts: dict[str, Path] = field(default_factory=dict)
     lives: int = 0
 
     async def play(self, progress: Progress) -> History:
@@ -56,8 +58,9 @@ class Troupe:
         dice = random.Random(self.scenario.seed)
         steady, fragile = self._cast()
         try:
-            for name in (*steady, *fragile):
-                await self._start(name)
+            names = (*steady, *fragile)
+            await asyncio.gather(*(self._start(name) for name in names))
+            await asyncio.gather(*(self._first_line(name) for name in names))
             await self._accidents(fragile, dice, progress)
             await self._ended()
             if self.scenario.workload.finish is not None:
@@ -94,21 +97,23 @@ class Troupe:
             stderr=asyncio.subprocess.PIPE,
         )
         self.paths.append(path)
-        await self._first_line(name, path)
+        self.scripts[name] = path
 
-    async def _first_line(self, name: str, path: Path) -> None:
+    async def _first_line(self, name: str) -> None:
         """Wait until it has begun to write: an accident before that hits nothing."""
         for _ in range(round(GRACE_S / 0.01)):
-            if _begun(path) or self.running[name].returncode is not None:
+            if _begun(self.scripts[name]) or self.running[name].returncode is not None:
                 return
             await asyncio.sleep(0.01)
 
     async def _accidents(self, fragile: list[str], dice: random.Random, progress: Progress) -> None:
         turn = 0
         while fragile and self.part.until - clock.lease_now() > START_S:
-            await asyncio.sleep(dice.uniform(0.15, 0.45))
+            await asyncio.sleep(dice.uniform(0.1, 0.3))
             name = fragile[turn % len(fragile)]
             turn += 1
+            if not _begun(self.scripts[name]):
+                continue
             if name == "k":
                 await self._kill(name)
             else:
@@ -129,8 +134,12 @@ class Troupe:
 
     async def _pause(self, name: str) -> None:
         process, seconds = self.running[name], self.part.ttl_s * 1.4
-        if process.returncode is not None:
-            return
+        for _ in range(500):
+            if process.returncode is not None or clock.lease_now() > self.part.until:
+                return
+            if self.scenario.workload.name != "lock" or _holding(self.scripts[name]):
+                break
+            await asyncio.sleep(0.002)
         os.kill(process.pid, signal.SIGSTOP)
         try:
             self.accidents.append(
@@ -141,8 +150,7 @@ class Troupe:
             os.kill(process.pid, signal.SIGCONT)
 
     def _life(self, name: str) -> int:
-        named = [p for p in self.paths if p.name.startswith(f"{self.scenario.workload.name}-{name}-")]
-        return int(named[-1].stem.rpartition("-")[2])
+        return int(self.scripts[name].stem.rpartition("-")[2])
 
     async def _ended(self) -> None:
         for name, process in list(self.running.items()):
@@ -162,6 +170,13 @@ class Troupe:
 
 def _begun(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 100
+
+
+def _holding(path: Path) -> bool:
+    """Whether the last thing it wrote down was said as a holder: a pause then is the one that matters."""
+    with open(path, "rb") as script:
+        script.seek(max(0, path.stat().st_size - 400))
+        return b'"f": "guarded"' in script.read().rstrip(b"\n").rpartition(b"\n")[2]
 
 
 def bites(history: History, accidents: list[Accident], asked: tuple[Hardship, ...]) -> list[Bite]:
@@ -185,8 +200,11 @@ def _noticed(history: History, accident: Accident) -> bool:
     end = accident.at + accident.seconds
     mine = (c for c in history.calls if c.process.partition(".")[0] == accident.process)
     return any(
-        (c.began_at < accident.at and c.ended_at > end)
-        or (end <= c.ended_at < end + 0.5 and c.error in ("Refused", "LockLost", "LeaseOver"))
+        (c.began_at < accident.at and c.ended_at > end and c.f not in ("acquired", "take"))
+        or (end - 0.05 <= c.ended_at < end + 0.5 and c.error in ("Refused", "LeaseOver"))
+        or (
+            c.f == "acknowledge" and end - 0.05 <= c.ended_at < end + 0.5 and Settled.LATE in (c.answer or ())
+        )
         for c in mine
     )
 

@@ -7,6 +7,7 @@ whole question.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from atoll.errors import AtollError, Interrupted, NotApplied, OutcomeUnknown
 from atoll.ports.store import Guard, Store, put
@@ -23,10 +24,12 @@ async def lock(worker: Worker) -> None:
     name = f"{worker.prefix}lock"
     while worker.working():
         wish = worker.book.begin(worker.process, "acquired", name)
+        mine: tuple[Guard, Holding] | None = None
         try:
             async with Lock(worker.handle, name, ttl_s=worker.ttl_s, wait_s=5) as held:
                 holding = Holding(name, held.token.epoch, held.token.revision)
                 worker.book.end(wish, Type.OK, holding)
+                mine = (held, holding)
                 # One that will be frozen holds on for longer, or it would mostly be frozen waiting.
                 for _ in range(worker.dice.randrange(1, 4) * (6 if worker.fragile else 1)):
                     await guarded(worker, held, holding)
@@ -34,6 +37,10 @@ async def lock(worker: Worker) -> None:
         except (NotApplied, OutcomeUnknown, Interrupted) as error:
             if wish.ended is None:
                 worker.book.end(wish, Type.FAIL, error=type(error).__name__)
+            if isinstance(error, Interrupted) and mine is not None:
+                # What a thread that nobody can stop would still send.
+                with suppress(NotApplied, OutcomeUnknown):
+                    await guarded(worker, *mine)
         await asyncio.sleep(0)
 
 
