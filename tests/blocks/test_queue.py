@@ -292,8 +292,44 @@ async def test_two_functions_on_one_queue_each_get_every_message(world: World) -
     working = world.process("worker").run(queue.work())
     await until(lambda: empty(queue))
     working.cancel()
-    assert seen == Counter({(w, n, i): 1 for w in ("receipt", "reserve") for n, i in zip([1, 2, 3, 4], ids, strict=True)})
+    assert seen == Counter(
+        {(w, n, i): 1 for w in ("receipt", "reserve") for n, i in zip([1, 2, 3, 4], ids, strict=True)}
+    )
     assert [d.message.id for d in await dead(queue, "n/reserve")] == [f"{ids[2]}/reserve"]
+
+
+@simulated(seeds=20)
+async def test_a_worker_takes_the_next_message_as_soon_as_it_is_free(world: World) -> None:
+    queue = Queue(world.broker(), "n", int)
+    done: list[int] = []
+
+    @queue.worker()
+    async def note(n: int, delivery: Delivery) -> None:
+        await asyncio.sleep(0.01)
+        done.append(n)
+
+    await queue.put_many(list(range(50)))
+    began = lease_now()
+    working = world.process("worker").run(queue.work())
+    await until(lambda: len(done) == 50)
+    working.cancel()
+    assert lease_now() - began < 2
+
+
+@simulated(seeds=20)
+async def test_what_waits_for_a_worker_that_has_a_colleague_no_more_is_done(world: World) -> None:
+    queue = Queue(world.broker(), "n", int)
+    done: list[tuple[str, int]] = []
+    await world.broker().put("n/note", [queue.message(7, id="m/note")])
+
+    @queue.worker()
+    async def note(n: int, delivery: Delivery) -> None:
+        done.append((delivery.id, n))
+
+    working = world.process("worker").run(queue.work())
+    await until(lambda: bool(done))
+    working.cancel()
+    assert done == [("m", 7)]
 
 
 @simulated(seeds=20)

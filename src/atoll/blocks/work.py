@@ -30,6 +30,7 @@ from atoll.ports.observer import DeliveryExpired, DeliveryFailed, emit
 log = logging.getLogger("atoll.queue")
 
 WAIT_S = 1.0
+LOOK_EVERY_S = 5.0
 SETTLE_S = 10.0
 REASON_BYTES_MAX = 4000
 FAN_OUT = 100
@@ -115,15 +116,12 @@ class Bench:
         self._drain_s = drain_s
         self._free = asyncio.Semaphore(worker.concurrency)
         self._busy: set[asyncio.Task[None]] = set()
+        self._look_again = 0.0
 
     async def run(self, whistle: asyncio.Event) -> None:
         """Take and do until the whistle, then let the hands finish."""
-        own = own_queue(self._queue, self._worker)
-        sources = [own] if len(self._queue.workers) > 1 else [self._queue.name, own]
         try:
-            async with asyncio.TaskGroup() as group:
-                for source in sources:
-                    group.create_task(self._take_from(source, whistle))
+            await self._take_on(whistle)
             if self._busy:
                 await asyncio.wait(self._busy, timeout=self._drain_s)
         finally:
@@ -132,8 +130,8 @@ class Bench:
             if self._busy:
                 await asyncio.wait(self._busy, timeout=SETTLE_S)
 
-    async def _take_from(self, source: str, whistle: asyncio.Event) -> None:
-        pause = Pause(f"queue {source}")
+    async def _take_on(self, whistle: asyncio.Event) -> None:
+        pause = Pause(f"queue {self._queue.name}: {self._worker.name}")
         while await self._place(whistle):
             room = 1
             while room < self._worker.concurrency and not self._free.locked():
@@ -142,9 +140,7 @@ class Bench:
             sent = clock.lease_now()
             taken: Sequence[Taken] = ()
             try:
-                taken = await self._queue.broker.take(
-                    source, room, lease_s=self._worker.recovery_s, wait_s=0.0 if whistle.is_set() else WAIT_S
-                )
+                taken = await self._take(room)
                 pause.over()
             except (NotApplied, OutcomeUnknown) as error:
                 await pause.after(error)
@@ -153,6 +149,21 @@ class Bench:
                     self._free.release()
             for one in taken:
                 self._start(Hand(self._queue, self._worker, one, sent))
+
+    async def _take(self, room: int) -> Sequence[Taken]:
+        """From the worker's own queue if there are several workers; else from the queue itself.
+
+        Alone, it still looks into its own queue now and then: another worker may have gone since.
+        """
+        lease_s, own = self._worker.recovery_s, own_queue(self._queue, self._worker)
+        if len(self._queue.workers) > 1:
+            return await self._queue.broker.take(own, room, lease_s=lease_s, wait_s=WAIT_S)
+        if clock.loop_now() >= self._look_again:
+            self._look_again = clock.loop_now() + LOOK_EVERY_S
+            if left := await self._queue.broker.take(own, room, lease_s=lease_s):
+                self._look_again = 0.0
+                return left
+        return await self._queue.broker.take(self._queue.name, room, lease_s=lease_s, wait_s=WAIT_S)
 
     async def _place(self, whistle: asyncio.Event) -> bool:
         """Wait for a free place; False when the whistle is blown first."""

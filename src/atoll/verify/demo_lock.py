@@ -7,7 +7,9 @@ process does not know that it was frozen; only the place it writes to can know.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -139,25 +141,27 @@ def _count_under_ttl(folder: Path) -> Callable[[], int]:
     from atoll.errors import NotApplied
     from atoll.ports.register import Unmet
     from atoll.ports.store import absent, put
-    from atoll.sync import store
+    from atoll.urls import store
 
     state = store(f"sqlite:///{folder}/state.db")
+    loop = asyncio.new_event_loop()
 
-    def count() -> int:
+    async def count() -> int:
         leasing = state.leasing
         assert leasing is not None
-        lease, _ = leasing.grant(LEASE_S)
-        if isinstance(state.transact(put("lock", b"mine", lease=lease), compare=[absent("lock")]), Unmet):
-            leasing.revoke(lease)
+        lease, _ = await leasing.grant(LEASE_S)
+        taken = await state.transact(put("lock", b"mine", lease=lease), compare=[absent("lock")])
+        if isinstance(taken, Unmet):
+            await leasing.revoke(lease)
             return 0
-        entry, _ = state.get("counter")
+        entry, _ = await state.get("counter")
         _mark(folder)
-        state.transact(put("counter", str(int(entry.value if entry else 0) + 1).encode()))
+        await state.transact(put("counter", str(int(entry.value if entry else 0) + 1).encode()))
         with contextlib.suppress(NotApplied):
-            leasing.revoke(lease)
+            await leasing.revoke(lease)
         return 1
 
-    return count
+    return lambda: loop.run_until_complete(count())
 
 
 def _count_under_token(folder: Path) -> Callable[[], int]:
@@ -178,4 +182,5 @@ def _count_under_token(folder: Path) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # what happened is in the table
     print(*work(sys.argv[1], Path(sys.argv[2])))

@@ -58,7 +58,8 @@ def _row(way: str, name: str, folder: Path, kills: int, progress: Callable[[str]
     dice, done_kills = random.Random(7), 0
     try:
         due = time.monotonic() + 120
-        while time.monotonic() < due and not _over(way, folder, workers):
+        counts: dict[int, int] = {}
+        while time.monotonic() < due and not (len(counts) >= JOBS - kills and _over(way, folder, workers)):
             counts = _done(folder)
             if done_kills < kills and sum(counts.values()) > (done_kills + 1) * JOBS // (kills + 2):
                 victim = dice.randrange(WORKERS)
@@ -67,7 +68,7 @@ def _row(way: str, name: str, folder: Path, kills: int, progress: Callable[[str]
                 workers[victim] = _start(way, folder)
                 done_kills += 1
                 progress(f"{name}: {done_kills} of {kills} killed, {len(counts)} of {JOBS} jobs done")
-            time.sleep(0.005)
+            time.sleep(0.02)
     finally:
         for worker in workers:
             worker.kill()
