@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,20 @@ def test_stopping_leaves_no_process(up: Up) -> None:
     pids = family(up)
     assert up.stop() == 0
     assert not any(map(alive, pids))
+
+
+def test_without_a_guardian_the_same_family_stays_so_the_test_bites(up: Up) -> None:
+    (up.folder / "up.log").touch()
+    up.program("family.py", FAMILY)
+    naive = "import subprocess, sys, time; subprocess.Popen([sys.executable, 'family.py']); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", naive], cwd=up.folder)
+    files = [up.folder / "child.pid", up.folder / "fled.pid"]
+    up.until(lambda: all(map(Path.is_file, files)), "the children have begun")
+    pids = [int(file.read_text()) for file in files]
+    service = guardian(pids[0])
+    parent.kill()
+    parent.wait()
+    stayed = [pid for pid in (service, *pids) if alive(pid)]
+    for pid in stayed:
+        os.kill(pid, signal.SIGKILL)
+    assert len(stayed) == 3

@@ -26,6 +26,7 @@ from atoll.up.process import Ended, Process
 
 ALIVE_S = 0.3  # a command without `ready` counts as started after this long
 PROBE_EVERY_S = 1.0
+DEATH_S = 0.2
 READY_MISSES, LIVE_MISSES = 2, 3
 PORTS = range(20_000, 32_768)  # below the kernel's own choice, so that no outgoing connection takes one
 
@@ -187,6 +188,7 @@ class Instance:
             misses["ready"] = misses["ready"] + 1 if problem else 0
             if problem and (suspected or misses["ready"] >= READY_MISSES) and self.state == "ready":
                 self._pool.remove(endpoint)
+                await asyncio.sleep(DEATH_S)  # a death explains itself, and ends this watch
                 self._enter("unready", problem, bad=True)
             elif not problem and not self._pool.has(endpoint) and endpoint.port:
                 self._pool.put(endpoint)

@@ -18,7 +18,7 @@ from pathlib import Path
 from atoll.up import child
 
 GUARDIAN_S = 10.0
-OUTPUT_S = 2.0
+OUTPUT_S = 1.0
 CHUNK_BYTES = 65536
 
 

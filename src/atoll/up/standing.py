@@ -60,8 +60,12 @@ class Standing:
         if problems:
             more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
             return f"{name} needs a look: {problems[0]['text']}.{more}"
-        if any(row["state"] in ("starting", "waiting", "running") for row in services):
-            return f"{name} is well, and not everything has started or finished."
+        late = [row["service"] for row in services if row["state"] in ("starting", "waiting")]
+        if late:
+            return f"{name} is starting; not ready yet: {', '.join(late)}."
+        running = [row["service"] for row in services if row["state"] == "running"]
+        if running:
+            return f"{name} is well; still running: {', '.join(running)}."
         return f"{name} is well: everything that should run is ready."
 
 
