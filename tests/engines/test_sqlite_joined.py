@@ -17,6 +17,7 @@ from atoll.engines.sqlite.database import DatabaseOptions, SqliteDatabase
 from atoll.errors import ConfigurationError, Conflict, LimitReached, Refused
 from atoll.ports.broker import Message
 from atoll.ports.joined import joined_on
+from atoll.ports.participant import Outcome, Vote
 from atoll.ports.store import Token
 
 
@@ -232,6 +233,39 @@ async def test_the_inbox_forgets_ids_past_their_retention(tmp_path: Path) -> Non
     async with SqliteDatabase(path, options=DatabaseOptions(inbox_retention_s=0.0)) as database:
         async with database.begin() as tx:
             assert await tx.execute("SELECT * FROM atoll_inbox") == []
+
+
+async def test_two_prepared_branches_may_each_hold_staged_messages_and_seen_ids(tmp_path: Path) -> None:
+    async with SqliteDatabase(tmp_path / "shop.db") as database:
+        for id in ("1", "2"):
+            branch = await database.participant.begin(f"app/{id}")
+            await database.joined.put(branch.tx, "sold", [message(id)])
+            assert await database.joined.once(branch.tx, "s", id)
+            assert await branch.prepare() is Vote.PREPARED
+        assert await database.staged(9, claim_s=30) == []
+        await database.participant.finish("app/2", Outcome.COMMIT)
+        await database.participant.finish("app/1", Outcome.ABORT)
+        assert [s.message.id for s in await database.staged(9, claim_s=30)] == ["2"]
+        async with database.begin() as tx:
+            assert await database.joined.once(tx, "s", "1")
+            assert not await database.joined.once(tx, "s", "2")
+
+
+async def test_a_newer_holder_waits_for_the_decision_of_a_branch_that_was_fenced_before(
+    tmp_path: Path,
+) -> None:
+    async with SqliteDatabase(tmp_path / "shop.db") as database:
+        async with database.begin() as tx:
+            await database.joined.fence(tx, "lock/a", Token(1, 5))
+        branch = await database.participant.begin("app/1")
+        await database.joined.fence(branch.tx, "lock/a", Token(1, 5))
+        assert await branch.prepare() is Vote.PREPARED
+        with pytest.raises(Conflict, match="prepared transaction"):
+            async with database.begin() as tx:
+                await database.joined.fence(tx, "lock/a", Token(1, 6))
+        await database.participant.finish("app/1", Outcome.COMMIT)
+        async with database.begin() as tx:
+            await database.joined.fence(tx, "lock/a", Token(1, 6))
 
 
 def test_an_unknown_kind_of_transaction_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from atoll.engines.sqlite import joined_sql, libraries
+from atoll.engines.sqlite import joined_sql, libraries, row_lock
 from atoll.engines.sqlite.joined_sql import Execute, Rows
 from atoll.engines.sqlite.transaction import SqliteTransaction
 from atoll.engines.sqlite.translation import DISK, translate
@@ -63,7 +63,9 @@ async def in_transaction(tx: SqliteTransaction, work: Callable[[Execute], T]) ->
         try:
             return work(speaking(connection))
         except apsw.Error as error:
-            raise explained(error) from error
+            if (told := explained(error)) is error:
+                raise
+            raise told from error
 
     return await tx.run(on)
 
@@ -75,7 +77,9 @@ async def on_apsw(connection: apsw.Connection, work: Callable[[Execute], T]) -> 
     try:
         return work(speaking(connection))
     except apsw.Error as error:
-        raise explained(error) from error
+        if (told := explained(error)) is error:
+            raise
+        raise told from error
 
 
 async def on_sqlite3(connection: sqlite3.Connection, work: Callable[[Execute], T]) -> T:
@@ -94,7 +98,9 @@ async def on_sqlite3(connection: sqlite3.Connection, work: Callable[[Execute], T
     try:
         return work(execute)
     except sqlite3.Error as error:
-        raise explained_sqlite3(error) from error
+        if (told := explained_sqlite3(error)) is error:
+            raise
+        raise told from error
 
 
 def explained(error: apsw.Error, path: str = "the database") -> Exception:
@@ -105,7 +111,7 @@ def explained(error: apsw.Error, path: str = "the database") -> Exception:
         )
     if isinstance(error, apsw.SQLError) and "no such table: atoll_" in str(error):
         return no_tables(str(error))
-    return translate(error, path)
+    return row_lock.conflict(path) if row_lock.refused(error) else translate(error, path)
 
 
 def explained_sqlite3(error: Exception) -> Exception:
@@ -115,6 +121,8 @@ def explained_sqlite3(error: Exception) -> Exception:
         return joined_sql.conflict("SQLite", stale=code == apsw.SQLITE_BUSY_SNAPSHOT)
     if "no such table: atoll_" in str(error):
         return no_tables(str(error))
+    if row_lock.LOCKED in str(error):
+        return row_lock.conflict("the database")
     found = apsw.exception_for(code) if code else None
     return translate(found, "the database") if isinstance(found, DISK) else error
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import apsw
 
 from atoll import clock
+from atoll.engines.sqlite import row_lock
 from atoll.engines.sqlite.translation import translate
 from atoll.errors import Conflict, NotApplied, NotSent, OutcomeUnknown, Overloaded, ReadOnly, UsedAfterFork
 
@@ -104,11 +105,12 @@ class Session:
                 "Nothing of this statement was written; roll back and retry the whole transaction."
             ) from error
         except (apsw.Error, OSError) as error:
+            if row_lock.refused(error):
+                raise row_lock.conflict(self._path) from error
             if isinstance(error, apsw.ReadOnlyError) and connection.pragma("query_only"):
                 raise ReadOnly(
                     "found a write in a transaction that only reads; nothing was written. Begin it with "
-                    "begin() "
-                    "instead of read()."
+                    "begin() instead of read()."
                 ) from error
             if (told := translate(error, self._path, committing=committing)) is error:
                 raise
