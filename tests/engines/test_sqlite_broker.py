@@ -155,6 +155,24 @@ async def test_a_taker_cancelled_in_line_leaves_its_place_to_the_next(tmp_path: 
             assert [t.message.id for t in await takers[3]] == ["m"]
 
 
+async def test_what_a_cancelled_take_had_written_comes_back_at_once_and_uncounted(tmp_path: Path) -> None:
+    async with SqliteBroker(tmp_path / "queue.db") as broker:
+        held = 0
+        for number in range(40):
+            await broker.put("work", [message(str(number))])
+            taker = asyncio.create_task(broker.take("work", 1, lease_s=3600))
+            await asyncio.sleep(number / 40 * 0.002)  # cancelled before, while and after it is written
+            taker.cancel()
+            try:
+                (taken,) = await taker
+            except asyncio.CancelledError:
+                (taken,) = await broker.take("work", 1, lease_s=3600, wait_s=20)
+                held += 1
+            assert (taken.message.id, taken.attempt) == (str(number), 1)
+            assert await broker.acknowledge("work", [taken.receipt]) == [Settled.ACKED]
+        assert held > 0, "no take was cancelled, so nothing was tested"
+
+
 @dataclass
 class AnotherBoot(clock.RealClock):
     """The machine after a reboot: the lease clock begins anew, the boot has another name."""

@@ -8,6 +8,7 @@ counted, and its ticket hangs there again when its lease is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import weakref
@@ -25,7 +26,7 @@ from atoll.engines.sqlite.envelope import check
 from atoll.engines.sqlite.file import SqliteFile, SqliteOptions
 from atoll.engines.sqlite.format import ensure
 from atoll.engines.sqlite.line import Line
-from atoll.errors import ConfigurationError, LimitReached
+from atoll.errors import AtollError, ConfigurationError, LimitReached, OutcomeUnknown
 from atoll.ports.address import Address
 from atoll.ports.broker import (
     Accepted,
@@ -80,6 +81,7 @@ class SqliteBroker:
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Line]] = (
             weakref.WeakKeyDictionary()
         )
+        self._undoing: set[asyncio.Future[None]] = set()
         self._leased = SqliteLeased(self)
         self._inspecting = SqliteInspecting(self)
 
@@ -203,9 +205,17 @@ class SqliteBroker:
 
     async def _take(self, queue: str, most: int, lease_s: float) -> list[Taken]:
         now, nonce = clock.lease_now(), f"{clock.chance().getrandbits(64):016x}"
-        return await self.write(
-            lambda connection: broker_sql.take(connection, queue, most, now + lease_s, nonce, now)
-        )
+        file = await self.file()
+        try:
+            return await file.write(
+                lambda connection: broker_sql.take(connection, queue, most, now + lease_s, nonce, now)
+            )
+        except (asyncio.CancelledError, OutcomeUnknown):
+            # It may be written all the same, unheard of: put it back instead of waiting out its lease.
+            undoing = asyncio.ensure_future(_undo(file, queue, nonce))
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            raise
 
     async def acknowledge(self, queue: str, receipts: Sequence[str]) -> Sequence[Settled]:
         """Settle what is still held; each answer is true of the disk."""
@@ -311,3 +321,9 @@ class SqliteInspecting:
 def moment() -> Moment:
     """Now, by the clocks in use here."""
     return Moment(lease=clock.lease_now(), boot=clock.boot_id(), wall=clock.wall_now())
+
+
+async def _undo(file: SqliteFile, queue: str, nonce: str) -> None:
+    """Put back what a take that nobody heard of has handed out; its lease does, where this fails."""
+    with contextlib.suppress(AtollError, apsw.Error):
+        await file.write(lambda connection: broker_sql.untake(connection, queue, nonce))

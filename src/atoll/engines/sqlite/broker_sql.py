@@ -176,6 +176,15 @@ def take(
     ]
 
 
+def untake(connection: apsw.Connection, queue: str, nonce: str) -> None:
+    """Have what the take of `nonce` handed out wait again, its attempt not counted: nobody has seen it."""
+    connection.execute(
+        "UPDATE atoll_message SET state = 0, due = first_due, attempts = attempts - 1, ended = 'given back' "
+        "WHERE queue = ? AND state = 1 AND receipt LIKE '%.' || ?",
+        (queue, nonce),
+    )
+
+
 def _held(connection: apsw.Connection, queue: str, receipt: str, verb: str, now: float) -> int | Settled:
     """The row that `receipt` holds; or what to answer, because it holds nothing any more."""
     number, _, rest = receipt.partition(".")
