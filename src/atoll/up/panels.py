@@ -18,7 +18,7 @@ from atoll.errors import AtollError
 from atoll.up.manifest import Manifest, absolute
 
 KEPT_S, LOOK_S = 1.0, 3.0
-ROWS_MAX = 200
+ROWS_MAX, LOCKS_MAX = 200, 200
 
 
 @dataclass(slots=True)
@@ -111,7 +111,12 @@ class Panels:
                 for branch in await participant.in_doubt(""):
                     age = max(0.0, now - branch.prepared_at)
                     panel.rows.append(
-                        {"id": branch.id, "database": name, "age_s": round(age, 1), "locks": branch.locks}
+                        {
+                            "id": branch.id,
+                            "database": name,
+                            "age_s": round(age, 1),
+                            "locks": branch.locks[:LOCKS_MAX],
+                        }
                     )
         panel.rows.sort(key=lambda row: -row["age_s"])
         return panel
