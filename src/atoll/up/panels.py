@@ -110,13 +110,9 @@ class Panels:
                     continue
                 for branch in await participant.in_doubt(""):
                     age = max(0.0, now - branch.prepared_at)
+                    locks = branch.locks[:LOCKS_MAX]
                     panel.rows.append(
-                        {
-                            "id": branch.id,
-                            "database": name,
-                            "age_s": round(age, 1),
-                            "locks": branch.locks[:LOCKS_MAX],
-                        }
+                        {"id": branch.id, "database": name, "age_s": round(age, 1), "locks": locks}
                     )
         panel.rows.sort(key=lambda row: -row["age_s"])
         return panel
