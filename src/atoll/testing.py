@@ -299,7 +299,8 @@ def simulated(seeds: int = 200, *, weather: Weather | None = None) -> Callable[[
 
         signature = inspect.signature(test)
         rest = [p for p in signature.parameters.values() if p.name != named]
-        run_seeds.__signature__ = signature.replace(parameters=rest, return_annotation=None)  # type: ignore[attr-defined]
+        seen = signature.replace(parameters=rest, return_annotation=None)
+        run_seeds.__signature__ = seen  # type: ignore[attr-defined]
         return run_seeds
 
     return decorate
