@@ -33,6 +33,11 @@ AnswerT = TypeVar("AnswerT")
 Arguments = TypeVarTuple("Arguments")
 
 
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
 class Term(Holding):
     """A term of office: what the leader's function is given. Goes where a `guard` is asked for."""
 
@@ -87,7 +92,7 @@ class Election:
         When the term is lost the function is cancelled and the campaign begins anew. When this is
         cancelled, so is the function, and leadership is handed over at once.
         """
-        failures = 0
+        failures, cancels = 0, _cancels()
         while True:
             try:
                 term = await self._campaign()
@@ -108,7 +113,7 @@ class Election:
             try:
                 return await self._serve(term, function, *arguments)
             except LeaderLost as lost:
-                if not term.lost:
+                if not term.lost or _cancels() > cancels:  # or its function hid that we were cancelled
                     raise
                 if lost.__cause__ is not None and isinstance(lost.__cause__, Exception):
                     log.warning("%s: the lost leader's function raised %r", self.name, lost.__cause__)

@@ -22,7 +22,7 @@ from typing import ClassVar, TypeVar
 from atoll import clock
 from atoll.blocks.line import Attempt
 from atoll.blocks.ownership import Keys, Won
-from atoll.blocks.session import bounded, finished, in_background, leasing_of
+from atoll.blocks.session import bounded, finished, in_background
 from atoll.errors import ConfigurationError, Interrupted, UsedAfterFork
 from atoll.ports.joined import joined_on
 from atoll.ports.observer import Event, emit
@@ -232,12 +232,13 @@ async def own(
     best_effort: bool,
 ) -> HoldingT:
     """Become owner of `name`, waiting at most `wait_s`, and stand on its session."""
-    claims = await store.open()
-    leasing_of(store)
     keys = Keys.of(made.kind, name)
-    if weakness := too_weak(claims, keys, best_effort):
-        raise ConfigurationError(f"{store!r} {weakness}")
-    attempt = Attempt(store, keys, ttl_s=ttl_s, owner=owner or described(), title=name)
+
+    def suits(claims: StoreClaims) -> None:
+        if weakness := too_weak(claims, keys, best_effort):
+            raise ConfigurationError(f"{store!r} {weakness}")
+
+    attempt = Attempt(store, keys, ttl_s=ttl_s, owner=owner or described(), title=name, suits=suits)
     won = await attempt.own(wait_s)
     holding = made(name, won)
     won.session.enter(holding)

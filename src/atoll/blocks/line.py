@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
@@ -32,6 +32,7 @@ from atoll.ports.store import (
     Compare,
     Operation,
     Store,
+    StoreClaims,
     Token,
     absent,
     created,
@@ -46,9 +47,18 @@ log = logging.getLogger("atoll.lock")
 class Attempt:
     """One try for ownership, from the first look to owning it or to leaving nothing behind."""
 
-    def __init__(self, store: Store, keys: Keys, *, ttl_s: float, owner: str, title: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        *,
+        ttl_s: float,
+        owner: str,
+        title: str,
+        suits: Callable[[StoreClaims], None],
+    ) -> None:
         self.store, self.keys, self.ttl_s, self.title = store, keys, ttl_s, title
-        self._who = owner
+        self._who, self._suits = owner, suits
         self._session: Session | None = None
         self._me = Owner(owner=owner, since=0.0, nonce="")
         self._value = b""
@@ -99,6 +109,8 @@ class Attempt:
         self._woken.clear()
         self._place, self._in_flight, self._in_doubt, self._owned = 0, False, False, False
         self._session = await join(self.store, self.ttl_s, self)
+        assert self._session.claims is not None
+        self._suits(self._session.claims)
         self._me = Owner(owner=self._who, since=round(clock.wall_now(), 3), nonce=clock.unique_id())
         self._value = msgspec.json.encode(self._me)
         return self._session

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from atoll import clock
 from atoll.algorithms.backoff import full_jitter
 from atoll.errors import ConfigurationError, LeaseOver, OutcomeUnknown
-from atoll.ports.store import Leasing, Store
+from atoll.ports.store import Leasing, Store, StoreClaims
 
 log = logging.getLogger("atoll.lock")
 
@@ -52,6 +52,7 @@ class Session:
         self.ttl_s = wish_s
         self.deadline = 0.0
         self.epoch = 0
+        self.claims: StoreClaims | None = None
         self.ended: str | None = None
         self.retired = False
         self._users: dict[User, None] = {}  # a set whose order does not depend on addresses
@@ -100,13 +101,12 @@ class Session:
             return True
 
     async def _grant(self) -> None:
-        leasing = leasing_of(self.store)
-
         async def once() -> None:
             sent = clock.lease_now()
-            self.lease, self.ttl_s = await leasing.grant(self.wish_s)
+            self.lease, self.ttl_s = await leasing_of(self.store).grant(self.wish_s)
             self.deadline = sent + self.ttl_s
 
+        self.claims = await self.store.open()
         self.epoch = await again(self.store.epoch)
         await again(once)
         self.loop.call_later(max(0.0, self.left_s), self._at_deadline, context=clock.detached())
