@@ -36,7 +36,10 @@ _CALLS = (
     "openat,open,creat,close,lseek,write,pwrite64,fsync,fdatasync,ftruncate,truncate,rename,renameat,renameat2,"
     "link,linkat,unlink,unlinkat,mkdir,mkdirat"
 )
-_LINE = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+=\s+(-?\d+|0x[0-9a-f]+)(?:<((?:\\x[0-9a-f]{2})*|[^>]*)>)?.*$")
+_LINE = re.compile(
+    r"^(\d+)\s+(\w+)\((.*)\)\s+=\s+(-?\d+|0x[0-9a-f]+)"
+    r"(?:<((?:\\x[0-9a-f]{2})*|[^>]*)>)?.*$"
+)
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _DESCRIPTOR = re.compile(r"^(\d+)<([^>]*)>")
 STRING_MAX = 8 << 20
