@@ -68,7 +68,7 @@ def look(connection: apsw.Connection, prefix: str, after: int | None, *, all: bo
             for _, key, value, created, lease in mine
             if value is not None
         )
-        removed = tuple(row[1] for row in mine if row[2] is None)
+        removed = tuple(str(row[1]) for row in mine if row[2] is None)
         changes.append(Change(Bookmark(epoch, number), changed, removed))
     last = min(newest, after + EVENTS_MAX)
     return Page(epoch, last, oldest, None, tuple(changes), due, full=last < newest)
