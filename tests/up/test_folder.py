@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
-from up_process import SHOP, Up
+from up_process import SHOP, Up, alive
 
 
 def test_a_second_up_on_the_folder_is_told_the_pid_of_the_first(shop: Up) -> None:
@@ -74,3 +75,12 @@ def test_a_folder_that_may_not_be_written_is_said_so(up: Up) -> None:
     (up.folder / ".atoll").write_text("a file where the folder should be")
     assert up.start().end() == 3
     assert ".atoll" in up.output and "Traceback" not in up.output
+
+
+def test_an_up_whose_folder_is_removed_stops_itself(up: Up) -> None:
+    up.manifest(SHOP).start().ready("api")
+    pids = [one["pid"] for one in up.service("api")["instances"]]
+    shutil.rmtree(up.folder / ".atoll")
+    assert up.end() == 1, up.output
+    assert ".atoll was removed under this `up`, stopping" in up.output and "Traceback" not in up.output
+    assert not any(map(alive, pids))

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +30,7 @@ from atoll.up.standing import Standing
 from atoll.up.supervisor import Supervisor, check_commands
 
 LOCK = "up.lock"
+FOLDER_EVERY_S = 1.0
 
 
 class AlreadyUp(AtollError):
@@ -37,8 +38,11 @@ class AlreadyUp(AtollError):
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """The folder is ours until we end; the kernel gives it back when we die."""
+def folder_lock(folder: Path) -> Iterator[Callable[[], bool]]:
+    """The folder is ours until we end; the kernel gives it back when we die.
+
+    What comes back tells whether it still is: a lock on a file that was removed keeps nobody out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with path.open("a+") as file:
@@ -50,7 +54,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+
+        def ours() -> bool:
+            try:
+                return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            except OSError:
+                return False
+
+        yield ours
 
 
 def _who_has(file: IO[str], folder: Path) -> str:
@@ -69,6 +80,7 @@ class App:
         self._manifest = manifest
         self._until = until
         self._quiet = quiet
+        self._lost = False
         self._console = Console(quiet=quiet)
         self._feed = Feed()
         self._feed.listen(self._tell)
@@ -85,18 +97,20 @@ class App:
             async with self._stack as stack:
                 stack.callback(self._console.close)
                 check_commands(manifest)
-                stack.enter_context(folder_lock(manifest.state_folder))
+                ours = stack.enter_context(folder_lock(manifest.state_folder))
                 supervisor = await self._open(stack)
                 self._hear_signals(supervisor)
                 self._console.say(self._greeting())
                 supervisor.start()
+                lost = asyncio.create_task(self._folder_lost(ours))
                 well = await self._wait(supervisor)
+                lost.cancel()
                 self._feed.say("up", "stops", "asked to" if well is None else f"{self._until} is over")
                 await supervisor.drain(self._before_stop)
                 gave_up = supervisor.gave_up
                 if gave_up:
                     self._console.say(f"atoll: gave up: {', '.join(gave_up)}; their output: .atoll/logs/")
-                return 1 if gave_up or well is False else 0
+                return 1 if gave_up or well is False or self._lost else 0
         finally:
             self._console.close()
 
@@ -173,6 +187,17 @@ class App:
                 over.cancel()
             return None
         return over.result()
+
+    async def _folder_lost(self, ours: Callable[[], bool]) -> None:
+        """Without its folder nothing keeps a second `up` out, so this one ends."""
+        while ours():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLDER_EVERY_S):
+                    await self._asked_to_stop.wait()
+                    return
+        self._lost = True
+        self._console.say(f"atoll: {self._manifest.state_folder} was removed under this `up`, stopping")
+        self._asked_to_stop.set()
 
     async def _before_stop(self, service: str) -> None:
         """The gateway closes before the first service it leads to."""
