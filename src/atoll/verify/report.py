@@ -169,7 +169,8 @@ def _story(report: Report, line: Line, violation: Violation) -> str:
     calls = "".join(f"<li><code>{escape(sentence(call))}</code></li>" for call in violation.calls)
     return (
         f"<article><h3>{escape(violation.rule)}</h3><dl class='pair'>"
-        f"<div><dt>Found</dt><dd>{escape(violation.found)}</dd></div><div><dt>Expected</dt><dd>{escape(violation.expected)}</dd></div></dl>"
+        f"<div><dt>Found</dt><dd>{escape(violation.found)}</dd></div>"
+        f"<div><dt>Expected</dt><dd>{escape(violation.expected)}</dd></div></dl>"
         f'<div class="scroll">{drawing}</div><ol>{calls}</ol></article>'
     )
 

@@ -33,8 +33,8 @@ from atoll.verify.disk_trace import (
 )
 
 _CALLS = (
-    "openat,open,creat,close,lseek,write,pwrite64,fsync,fdatasync,ftruncate,truncate,rename,renameat,renameat2,"
-    "link,linkat,unlink,unlinkat,mkdir,mkdirat"
+    "openat,open,creat,close,lseek,write,pwrite64,fsync,fdatasync,ftruncate,truncate,rename,renameat,"
+    "renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat"
 )
 _LINE = re.compile(
     r"^(\d+)\s+(\w+)\((.*)\)\s+=\s+(-?\d+|0x[0-9a-f]+)"
