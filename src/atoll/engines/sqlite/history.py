@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -55,7 +55,7 @@ def look(connection: apsw.Connection, prefix: str, after: int | None, *, all: bo
     if after == newest:
         return Page(epoch, newest, oldest, None, (), due)
     where, values = ledger.bounds("key", *ledger.span(prefix))
-    rows = connection.execute(
+    rows: list[tuple[Any, ...]] = connection.execute(
         "SELECT revision, key, value, create_revision, lease FROM atoll_event WHERE revision > ? AND "
         f"revision <= ? AND {'1' if all else where} ORDER BY revision, place",
         (after, min(newest, after + EVENTS_MAX), *(() if all else values)),
@@ -68,7 +68,7 @@ def look(connection: apsw.Connection, prefix: str, after: int | None, *, all: bo
             for _, key, value, created, lease in mine
             if value is not None
         )
-        removed = tuple(str(row[1]) for row in mine if row[2] is None)
+        removed = tuple(row[1] for row in mine if row[2] is None)
         changes.append(Change(Bookmark(epoch, number), changed, removed))
     last = min(newest, after + EVENTS_MAX)
     return Page(epoch, last, oldest, None, tuple(changes), due, full=last < newest)

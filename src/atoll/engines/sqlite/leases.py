@@ -9,7 +9,7 @@ Time is the lease clock together with the boot id: a lease of another boot is ov
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -31,7 +31,7 @@ def next_due(connection: apsw.Connection) -> float:
 
 def sweep(connection: apsw.Connection, times: Times) -> None:
     """End every lease whose time is over, the earliest first, each as one transaction."""
-    over = connection.execute(
+    over: list[tuple[Any, ...]] = connection.execute(
         "SELECT id FROM atoll_lease WHERE expires <= ? ORDER BY expires", (times.lease_now,)
     ).fetchall()
     for (id,) in over:
@@ -51,9 +51,10 @@ def end(connection: apsw.Connection, id: str, times: Times) -> None:
 
 def end_other_boots(connection: apsw.Connection, times: Times) -> None:
     """End what an earlier boot of this machine left, and let its request ids live on in this one."""
-    for (id,) in connection.execute(
+    over: list[tuple[Any, ...]] = connection.execute(
         "SELECT id FROM atoll_lease WHERE boot_id <> ?", (times.boot_id,)
-    ).fetchall():
+    ).fetchall()
+    for (id,) in over:
         end(connection, id, times)
     connection.execute(
         "UPDATE atoll_request SET boot_id = ?, at = ? WHERE boot_id <> ?",

@@ -105,7 +105,7 @@ def ranged(
     if end is not None:
         high = end if high is None else min(high, end)
     where, values = bounds("key", low, high)
-    rows = connection.execute(
+    rows: list[tuple[Any, ...]] = connection.execute(
         f"{_ENTRY} WHERE {where} ORDER BY key LIMIT ?", (*values, limit + 1 if limit >= 0 else -1)
     ).fetchall()
     more = 0 <= limit < len(rows)
