@@ -17,5 +17,5 @@ def full_jitter(attempt: int, chance: float, *, first_s: float, ceiling_s: float
     smaller of `first_s` doubled `attempt - 1` times and `ceiling_s`.
     """
     assert attempt >= 1, attempt
-    widest = min(ceiling_s, first_s * 2 ** min(attempt - 1, 60))
+    widest = min(ceiling_s, first_s * 2.0 ** min(attempt - 1, 60))
     return max(floor_s, chance * widest)
