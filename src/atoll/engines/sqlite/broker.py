@@ -208,7 +208,7 @@ class SqliteBroker:
         file = await self.file()
         try:
             return await file.write(
-                lambda connection: broker_sql.take(connection, queue, most, now + lease_s, nonce, now)
+                lambda connection: broker_sql.take(connection, queue, most, now + lease_s, nonce, now=now)
             )
         except (asyncio.CancelledError, OutcomeUnknown):
             # It may be written all the same, unheard of: put it back instead of waiting out its lease.

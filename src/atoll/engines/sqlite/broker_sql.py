@@ -148,7 +148,7 @@ def look(connection: apsw.Connection, queue: str, now: float, most: int) -> tupl
 
 
 def take(
-    connection: apsw.Connection, queue: str, most: int, until: float, nonce: str, now: float
+    connection: apsw.Connection, queue: str, most: int, until: float, nonce: str, *, now: float
 ) -> list[Taken]:
     """Bring back what was in hand for too long, then hand out the oldest that are due, attempts counted."""
     connection.execute(
