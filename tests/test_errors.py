@@ -43,7 +43,13 @@ def test_every_error_stands_in_one_family(root: type[Exception], members: set[st
 
 
 def test_no_error_is_of_two_families() -> None:
-    roots = [errors.NotApplied, errors.OutcomeUnknown, errors.Interrupted, errors.WatchEnded, errors.ConfigurationError]
+    roots = [
+        errors.NotApplied,
+        errors.OutcomeUnknown,
+        errors.Interrupted,
+        errors.WatchEnded,
+        errors.ConfigurationError,
+    ]
     for kind in vars(errors).values():
         if inspect.isclass(kind) and kind is not errors.AtollError:
             assert sum(issubclass(kind, root) for root in roots) == 1, kind

@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "AtollError Compacted ConfigurationError Conflict DeliveryLost DiskFull EpochChanged EpochUncertain FormatRefused "
-    "Interrupted LeaderLost LeaseOver LimitReached LockLost MissingExtra NotApplied NotSent OutcomeUnknown Overloaded "
-    "ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost"
+    "AtollError Compacted ConfigurationError Conflict DeliveryLost DiskFull EpochChanged EpochUncertain "
+    "FormatRefused Interrupted LeaderLost LeaseOver LimitReached LockLost MissingExtra NotApplied NotSent "
+    "OutcomeUnknown Overloaded ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost"
 ).split()
 
 _HOMES: dict[str, str] = {

@@ -128,7 +128,8 @@ async def test_a_worker_killed_around_its_commit_takes_effect_once(tmp_path: Pat
     queue = Queue(broker, "n", int)
     await queue.put_many([1, 2, 3, 4])
     await database.close()
-    died = subprocess.run([sys.executable, "-c", WORKER, f"sqlite:///{tmp_path}/counter.db", url, moment], timeout=60)
+    command = [sys.executable, "-c", WORKER, f"sqlite:///{tmp_path}/counter.db", url, moment]
+    died = subprocess.run(command, timeout=60)
     assert died.returncode == -signal.SIGKILL
 
     @Inbox(database).worker(queue, recovery_s=2, attempts=100)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import atoll
-from atoll import ConfigurationError, NotSent, OutcomeUnknown, Outbox, Queue
+from atoll import ConfigurationError, NotSent, Outbox, OutcomeUnknown, Queue
 from atoll.ports.broker import Accepted, Message
 
 
@@ -52,8 +52,9 @@ async def test_a_message_keeps_its_id_its_key_and_its_headers_on_the_way(shop: A
     await table(shop)
     placed = Queue(atoll.broker("memory://"), "placed-2", int)
     outbox = Outbox(shop)
+    headers = {"traceparent": "00-a-b-01"}
     async with shop.begin() as db:
-        id = await outbox.put(db, placed, 1, id="order/1", key="customer-7", headers={"traceparent": "00-a-b-01"})
+        id = await outbox.put(db, placed, 1, id="order/1", key="customer-7", headers=headers)
     await outbox.relay_once()
     [taken] = await placed.broker.take(placed.name, 10, lease_s=60)
     assert (taken.message.id, id, taken.message.key) == ("order/1", "order/1", "customer-7")
@@ -82,7 +83,9 @@ class Unreliable:
 
 
 @pytest.mark.parametrize("failures", [["not sent"], ["reply lost"], ["reply lost", "not sent", "reply lost"]])
-async def test_a_relay_without_an_answer_sends_again_under_the_same_id(shop: Any, failures: list[str]) -> None:
+async def test_a_relay_without_an_answer_sends_again_under_the_same_id(
+    shop: Any, failures: list[str]
+) -> None:
     await table(shop)
     inner = atoll.broker("memory://")
     placed: Queue[int] = Queue(Unreliable(inner, failures), "placed-3", int)  # type: ignore[arg-type]
@@ -172,5 +175,3 @@ async def test_a_relay_killed_between_put_and_forget_loses_nothing_and_doubles_n
     assert counts == Counter({str(n).encode(): 1 for n in range(10)})
     await shop.close()
     await broker.close()
-
-

@@ -111,7 +111,8 @@ def joined_on(tx: object) -> Joined:
             return found
     kind = f"{type(tx).__module__}.{type(tx).__qualname__}"
     raise ConfigurationError(
-        f"found a transaction of type {kind}, which no engine opened here understands. Expected one from a "
-        "database made known with `atoll.database(...)`: a SQLAlchemy session, or what `database.begin()` gives. "
+        f"found a transaction of type {kind}, which no engine opened here understands. Expected "
+        "one from a database made known with `atoll.database(...)`: a SQLAlchemy session, or what "
+        "`database.begin()` gives. "
         "Write `orders = atoll.database(engine)` once where the engine is made."
     )
