@@ -22,7 +22,7 @@ from atoll import clock
 from atoll.algorithms.two_phase import Carry, Found, Park, Presume, Wait, forgettable, judge
 from atoll.blocks import decision
 from atoll.blocks.presence import Presences
-from atoll.errors import AtollError, OutcomeUnknown
+from atoll.errors import AtollError, ConfigurationError, OutcomeUnknown
 from atoll.ports.joined import Database
 from atoll.ports.observer import TransactionDecided, TransactionTakenOver, emit
 from atoll.ports.participant import Finished, InDoubt, Outcome
@@ -117,7 +117,7 @@ class Recovery:
     async def round(self) -> int:
         """Look at everything once; answers how many transactions were finished."""
         finished = 0
-        for case in await self._cases(self._prefix):
+        for case in await self._cases(self._prefix, whole=False):
             try:
                 finished += await self._see_to(case)
             except AtollError as error:
@@ -143,26 +143,43 @@ class Recovery:
             )
         return sorted(doubts, key=lambda doubt: -doubt.age_s)
 
-    async def _cases(self, prefix: str) -> list[_Case]:
+    async def _cases(self, prefix: str, *, whole: bool = True) -> list[_Case]:
+        """`whole`: fail if a database or a decision cannot be read; else go on with the others."""
         cases: dict[str, _Case] = {}
-        for name, branches in (await self._branches(prefix)).items():
+        for name, branches in (await self._branches(prefix, whole=whole)).items():
             for branch in branches:
                 cases.setdefault(branch.id, _Case(branch.id)).branches[name] = branch
         if cases:
             living = await self._living()
             mine = self._presences.mine()
-            for case in cases.values():
-                if (found := await decision.lookup(self._store, case.id)) is not None:
+            for case in tuple(cases.values()):
+                try:
+                    found = await decision.lookup(self._store, case.id)
+                except ConfigurationError as error:
+                    if whole:
+                        raise
+                    self._say_once(case.id, "%s stays in doubt: %s", case.id, error)
+                    del cases[case.id]
+                    continue
+                if found is not None:
                     case.record, case.revision = found
                 instance = decision.instance_of(case.id)
                 case.lives = case.id in mine[instance] if instance in mine else instance in living
         return list(cases.values())
 
-    async def _branches(self, prefix: str) -> dict[str, list[InDoubt]]:
+    async def _branches(self, prefix: str, *, whole: bool = True) -> dict[str, list[InDoubt]]:
         answer = {}
         for name, database in self._databases.items():
-            if (participant := database.participant) is not None:
+            if (participant := database.participant) is None:
+                continue
+            try:
                 answer[name] = list(await participant.in_doubt(prefix))
+            except AtollError as error:
+                if whole:
+                    raise
+                self._say_once(f"database {name}", "%s cannot be asked what it waits for: %s", name, error)
+            else:
+                self._said.discard(f"database {name}")
         return answer
 
     async def _living(self) -> set[str]:
