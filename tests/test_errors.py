@@ -12,8 +12,8 @@ import atoll
 from atoll import errors
 
 NOT_APPLIED = {
-    "Taken", "Conflict", "Refused", "LeaseOver", "LimitReached", "Overloaded", "DiskFull", "ReadOnly", "NotSent",
-    "EpochUncertain",
+    "Taken", "Conflict", "Refused", "LeaseOver", "LimitReached", "Overloaded", "DiskFull", "ReadOnly",
+    "NotSent", "EpochUncertain",
 }  # fmt: skip
 INTERRUPTED = {"LockLost", "LeaderLost", "DeliveryLost", "UsedAfterFork"}
 WATCH = {"WatchLost", "Compacted", "EpochChanged"}

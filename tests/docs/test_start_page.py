@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ MISUSES = {
     "a queue of orders takes orders": "async def bad() -> None:\n    await placed.put('not an order')\n",
     "a lock needs a store": "Lock(broker, 'x')\n",
     "a token has no arithmetic with text": "async def bad(term: Term) -> None:\n    x: str = term.token\n",
-    "a worker takes what its queue holds": "@placed.worker()\nasync def bad(n: int, delivery: Delivery) -> None: ...\n",
+    "a worker takes what its queue holds": "@placed.worker()\nasync def bad(n: int, d: Delivery) -> None: ...\n",
 }
 
 
@@ -29,8 +30,8 @@ def write_page(folder: Path, extra: str = "") -> list[str]:
 
 def mypy(folder: Path, files: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--disable-error-code=empty-body",
-         "--cache-dir", str(page.ROOT / ".mypy_cache" / "page"), "--config-file", str(config(folder)), *files],
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file", str(config(folder)),
+         "--disable-error-code=empty-body", "--cache-dir", str(page.ROOT / ".mypy_cache" / "page"), *files],
         cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -58,15 +59,20 @@ def test_mypy_refuses_a_misuse(name: str, tmp_path: Path) -> None:
 
 def test_pyright_accepts_the_page(tmp_path: Path) -> None:
     write_page(tmp_path)
-    (tmp_path / "pyrightconfig.json").write_text(
-        json.dumps({"typeCheckingMode": "strict", "extraPaths": [str(page.STUBS), str(page.ROOT / "src")],
-                    "stubPath": str(page.STUBS), "reportUnusedExpression": False, "reportUnusedFunction": False,
-                    "reportMissingTypeStubs": False, "reportReturnType": False, "pythonVersion": "3.11"})
-    )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(tmp_path)],  # noqa: E501
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    settings = {
+        "typeCheckingMode": "strict",
+        "pythonVersion": "3.11",
+        "extraPaths": [str(page.STUBS), str(page.ROOT / "src")],
+        "stubPath": str(page.STUBS),
+        # The page leaves bodies out and shows names it does not use; nothing else is forgiven.
+        **dict.fromkeys(["reportUnusedExpression", "reportUnusedFunction", "reportReturnType"], False),
+        "reportMissingTypeStubs": False,
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run([*command, "-p", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    if not done.stdout.lstrip().startswith("{") and not os.environ.get("CI"):
+        pytest.skip(f"pyright cannot run here: {(done.stderr or done.stdout).strip()[-200:]}")
     errors = [
         f"{Path(d['file']).name}:{d['range']['start']['line'] + 1} {d['message']}"
         for d in json.loads(done.stdout)["generalDiagnostics"]
