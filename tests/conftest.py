@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from typing import Any
 
 import pytest
 
 CEILING_S = 120.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long forms have a make target of their own."""
+    if os.environ.get("ATOLL_LONG") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="a long form: make long"))
 
 
 @pytest.hookimpl(tryfirst=True)
