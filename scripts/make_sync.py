@@ -1,4 +1,4 @@
-"""Writes src/atoll/sync/shells.py: the names without an event loop, from the signatures of the async ones.
+"""Writes src/atoll/sync/handles.py and shells.py: the names without an event loop, from the async signatures.
 
 python scripts/make_sync.py            writes it
 python scripts/make_sync.py --check    exit 1 if what is there is not what would be written
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "src" / "atoll" / "sync" / "shells.py"
+FOLDER = ROOT / "src" / "atoll" / "sync"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ SHELLS = [
     ),
 ]  # fmt: skip
 NAMES = {shell.name for shell in SHELLS}
+FILES = {
+    "handles.py": [shell for shell in SHELLS if shell.module.startswith("atoll.ports")],
+    "shells.py": [shell for shell in SHELLS if shell.module.startswith("atoll.blocks")],
+}
 
 HEAD = '''"""Shells: the same names without an event loop. No logic; every line hands on to the async class.
 
@@ -86,34 +90,44 @@ T = TypeVar("T")
 
 
 def main() -> int:
-    text = formatted(source())
-    if "--check" not in sys.argv:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET.relative_to(ROOT)} is not what scripts/make_sync.py writes; run it.", file=sys.stderr)
-    return 1
+    wrong = 0
+    for name, shells in FILES.items():
+        path, text = FOLDER / name, formatted(source(shells))
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            print(
+                f"{path.relative_to(ROOT)} is not what scripts/make_sync.py writes; run it.", file=sys.stderr
+            )
+            wrong = 1
+    return wrong
 
 
 def formatted(text: str) -> str:
     """As `ruff` would have it: sorted imports, wrapped lines."""
-    for words in (["check", "--select", "I", "--fix-only", "-q"], ["format", "-q"]):
+    for words in (["check", "--select", "I,F401", "--fix-only", "-q"], ["format", "-q"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *words, "--stdin-filename", str(TARGET), "-"],
+            [sys.executable, "-m", "ruff", *words, "--stdin-filename", str(FOLDER / "shells.py"), "-"],
             input=text, capture_output=True, text=True, cwd=ROOT, check=True, timeout=60,
         )  # fmt: skip
         text = done.stdout
     return text
 
 
-def source() -> str:
-    """The whole file."""
+def source(shells: list[Shell]) -> str:
+    """One whole file."""
     needed: dict[str, str] = {"Callable": "collections.abc"}
-    bodies = ["".join(written(shell, needed)) for shell in SHELLS]
+    bodies = ["".join(written(shell, needed)) for shell in shells]
+    elsewhere = sorted(NAMES - {shell.name for shell in shells})
+    used = [n for n in elsewhere if re.search(rf"\b{n}\b", "".join(bodies))]
     lines = [
         *(f"from {home} import {name}" for name, home in sorted(needed.items())),
-        *(f"from {shell.module} import {shell.name} as Async{shell.name}" for shell in SHELLS),
+        *(f"from {shell.module} import {shell.name} as Async{shell.name}" for shell in shells),
+        *(
+            [f"from atoll.sync.handles import {', '.join(used)}"]
+            if used and shells is FILES["shells.py"]
+            else []
+        ),
     ]
     return HEAD.replace("{imports}", "\n".join(lines)) + "\n\n".join(bodies)
 

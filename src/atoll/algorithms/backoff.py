@@ -10,7 +10,9 @@ Departure: a floor keeps the first retry from being immediate.
 from __future__ import annotations
 
 
-def full_jitter(attempt: int, chance: float, *, first_s: float, ceiling_s: float, floor_s: float = 0.0) -> float:
+def full_jitter(
+    attempt: int, chance: float, *, first_s: float, ceiling_s: float, floor_s: float = 0.0
+) -> float:
     """Seconds to wait after failure number `attempt` (1, 2, ...).
 
     `chance`: a number of [0, 1) from the caller's die. The answer lies between `floor_s` and the

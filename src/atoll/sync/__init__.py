@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from atoll import urls
 from atoll.clock import deadline
-from atoll.sync.shells import Broker, Database, Election, Held, Lock, Outbox, Queue, Store, Term
+from atoll.sync.handles import Broker, Database, Store
+from atoll.sync.shells import Election, Held, Lock, Outbox, Queue, Term
 
 if TYPE_CHECKING:
     from atoll.ports.broker import Broker as AsyncBroker
