@@ -20,7 +20,7 @@ import apsw
 import msgspec
 
 from atoll.engines.sqlite import row_lock
-from atoll.engines.sqlite.row_lock import Shape, quoted, shape_of
+from atoll.engines.sqlite.row_lock import Schema, Shape, quoted, shape_of
 from atoll.errors import ConfigurationError, Conflict, LimitReached, NotApplied
 from atoll.ports.participant import Finished, InDoubt, Outcome, Vote
 
@@ -132,7 +132,9 @@ def prepare(recording: Recording, id: str, prepared_at: float) -> Vote:
             f"a foreign key of {file} is not satisfied, so {id} cannot be committed. Nothing was written."
         )
     redo = recording.stop()
-    shapes = {name: _usable(connection, name, file) for name in sorted(recording.touched - set(_OURS))}
+    schema = row_lock.schema_of(connection)
+    tables = sorted(recording.touched - set(_OURS))
+    shapes = {name: _usable(schema.shape(connection, name), name, file) for name in tables}
     _refuse_null_keys(recording, shapes)
     if not redo:
         return Vote.READ_ONLY
@@ -150,13 +152,12 @@ def prepare(recording: Recording, id: str, prepared_at: float) -> Vote:
         _name(connection, row, locks)
     _refuse_null_keys(recording, shapes)
     _rehearse(connection, rows, redo, file)
-    _Promise(id, prepared_at, file, redo, rows, locks).write(connection)
+    _Promise(id, prepared_at, file, redo, rows, locks).write(connection, schema)
     _raise_counters(connection, counters)
     return Vote.PREPARED
 
 
-def _usable(connection: apsw.Connection, table: str, file: str) -> Shape:
-    shape = shape_of(connection, table)
+def _usable(shape: Shape | None, table: str, file: str) -> Shape:
     if shape is None or shape.kind != "table":
         raise ConfigurationError(
             f"{table} in {file} is a {shape.kind if shape else 'vanished'} table; a transaction over several "
@@ -275,16 +276,19 @@ class _Promise:
     rows: list[Row]
     locks: set[tuple[str, str]]
 
-    def write(self, connection: apsw.Connection) -> None:
+    def write(self, connection: apsw.Connection, schema: Schema) -> None:
         """The locks, the triggers that keep them, the redo."""
         shapes = {row.shape.name: row.shape for row in self.rows}
         for name in {table for table, _ in self.locks} - shapes.keys():
-            if (relative := shape_of(connection, name)) is not None:
+            if (relative := schema.shape(connection, name)) is not None:
                 shapes[relative.name] = relative
         for shape in shapes.values():
-            row_lock.ensure_triggers(connection, shape)
+            row_lock.ensure_triggers(connection, schema, shape)
         row_lock.take(connection, self.id, sorted(self.locks), self.file)
-        tables = msgspec.json.encode({name: [shape.columns, shape.key] for name, shape in shapes.items()})
+        edition = connection.pragma("schema_version")  # after our triggers
+        tables = msgspec.json.encode(
+            [edition, {name: [shape.columns, shape.key] for name, shape in shapes.items()}]
+        )
         try:
             connection.execute(
                 "INSERT INTO atoll_branch(id, prepared_at, shown, tables, redo) VALUES (?, ?, ?, ?, ?)",
@@ -322,7 +326,10 @@ def finish(connection: apsw.Connection, id: str, outcome: Outcome, file: str) ->
 
 def _refuse_altered(connection: apsw.Connection, id: str, tables: bytes, file: str) -> None:
     """SQLite skips a table that does not fit its changes; a promise may not be skipped."""
-    for name, (columns, key) in msgspec.json.decode(tables).items():
+    edition, promised = msgspec.json.decode(tables)
+    if edition == connection.pragma("schema_version"):
+        return
+    for name, (columns, key) in promised.items():
         shape = shape_of(connection, name)
         if shape is None or list(shape.columns[: len(columns)]) != columns or list(shape.key) != key:
             raise Conflict(

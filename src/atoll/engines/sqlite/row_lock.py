@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import apsw
 
@@ -82,6 +83,34 @@ class Shape:
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Every list of columns by which a row of it can be named."""
         return (self.key, *self.unique)
+
+
+@dataclass
+class Schema:
+    """What a connection has learnt of its file's tables, good for one committed edition of the schema."""
+
+    version: int
+    shapes: dict[str, Shape | None] = field(default_factory=dict)
+    guarded: set[str] = field(default_factory=set)
+    """Tables whose triggers stand as they should."""
+
+    def shape(self, connection: apsw.Connection, table: str) -> Shape | None:
+        """The table, looked up once."""
+        if table not in self.shapes:
+            self.shapes[table] = shape_of(connection, table)
+        return self.shapes[table]
+
+
+_schemas: WeakKeyDictionary[apsw.Connection, Schema] = WeakKeyDictionary()
+
+
+def schema_of(connection: apsw.Connection) -> Schema:
+    """Ask before any DDL of one's own: an edition that is rolled back is never remembered."""
+    version = connection.pragma("schema_version")
+    known = _schemas.get(connection)
+    if known is None or known.version != version:
+        known = _schemas[connection] = Schema(version)
+    return known
 
 
 def shape_of(connection: apsw.Connection, table: str) -> Shape | None:
@@ -184,8 +213,10 @@ def triggers(shape: Shape) -> dict[str, str]:
     return answer
 
 
-def ensure_triggers(connection: apsw.Connection, shape: Shape) -> None:
+def ensure_triggers(connection: apsw.Connection, schema: Schema, shape: Shape) -> None:
     """Make a table's triggers, or make them anew after its keys have changed."""
+    if shape.name in schema.guarded:
+        return
     wanted = triggers(shape)
     standing = dict(
         connection.execute(
@@ -194,6 +225,9 @@ def ensure_triggers(connection: apsw.Connection, shape: Shape) -> None:
             (shape.name,),
         )
     )
+    if standing == wanted:
+        schema.guarded.add(shape.name)
+        return
     for name in standing.keys() - wanted.keys():
         connection.execute(f"DROP TRIGGER {quoted(name)}")
     for name, sql in wanted.items():
