@@ -1,7 +1,7 @@
 """atoll transactions: which are in doubt and why, and how others ended.
 
     atoll transactions                       the app's, by its atoll.toml or ATOLL_... variables
-    atoll transactions show app/1-5f0c-17    one, by the id that OutcomeUnknown carries
+    atoll transactions show app/1-5f0c1a2b3c4d-17   one, by the id that OutcomeUnknown carries
 
 Reads and changes nothing. Exit code 1: something is in doubt (or, for `show`, it was aborted), 4: not known.
 """
