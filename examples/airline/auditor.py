@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 
 from airline.fleet import moves, shards, state
 
@@ -37,26 +38,31 @@ async def known_tails() -> list[str]:
     return list(json.loads(entry.value)) if entry else []
 
 
+async def on_the_way() -> set[str]:
+    """The planes whose rows a named in-doubt transaction holds."""
+    held = " ".join(doubt.locks for doubt in await moves.in_doubt())
+    return set(re.findall(r"plane\(\W*(\w+)\W*\)", held))
+
+
 async def audit(term: Term) -> None:
     """As long as this process leads: scan, compare, write the finding under the term's token."""
     tails = await known_tails()
     before: Places = {}
-    violations = in_doubt_most = 0
+    violations = 0
     log.info("elected, token %s", term.token)
     while True:
         await asyncio.sleep(1)
-        in_doubt = await moves.in_doubt()
+        moving = await on_the_way()
         now = await scan()
-        in_doubt += await moves.in_doubt()
-        odd = [t for t in tails if len(now.get(t, [])) != 1]
-        wrong = [t for t in odd if t in before and now.get(t, []) == before[t]] if not in_doubt else []
-        violations += len(wrong)
-        in_doubt_most = max(in_doubt_most, len(in_doubt))
+        moving |= await on_the_way()
+        odd = {tail for tail in tails if len(now.get(tail, [])) != 1}
+        wrong = sorted(tail for tail in odd - moving if before.get(tail) == now.get(tail, []))
         for tail in wrong:
             log.error("plane %s is in %d places: %s", tail, len(now.get(tail, [])), now.get(tail))
-        finding = {"planes": len(now), "violations": violations, "in_doubt_most": in_doubt_most}
+        violations += len(wrong)
+        finding = {"planes": len(now), "on the way": len(odd & moving), "violations": violations}
         await state.transact(put("audit/last", json.dumps(finding).encode()), guard=term)
-        before = {t: now.get(t, []) for t in tails}
+        before = {tail: now.get(tail, []) for tail in tails}
 
 
 async def main() -> None:
