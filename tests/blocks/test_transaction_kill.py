@@ -66,21 +66,25 @@ def meddling(folder: Path) -> Iterator[None]:
 
 
 async def crowd(folder: Path, transactions: int, seed: int) -> int:
-    """Two workers at a time until so many transactions were told committed; answers how many were killed."""
-    dice, kills, points = random.Random(seed), 0, list(POINTS)
-    workers = [start(folder, points.pop(), dice.randrange(2, 9)) for _ in range(2)]
+    """Two workers, until each point was hit and so many were told committed; answers the kills."""
+    dice, kills, hit = random.Random(seed), 0, set[tuple[str, str]]()
+    points = [POINTS[0], POINTS[1]]
+    workers = [start(folder, point, dice.randrange(2, 9)) for point in points]
     with meddling(folder):
         try:
-            while points or told(folder, "committed") < transactions:
+            while len(hit) < len(POINTS) or told(folder, "committed") < transactions:
                 await asyncio.sleep(0.1)
                 for place, process in enumerate(workers):
-                    if process.poll() is None and not points and dice.random() < 0.02:
+                    if len(hit) == len(POINTS) and process.poll() is None and dice.random() < 0.02:
                         process.kill()
-                    if process.poll() is not None:
-                        assert process.wait() == -signal.SIGKILL, (folder / "stderr").read_text()
-                        kills += 1
-                        point = points.pop() if points else dice.choice(POINTS)
-                        workers[place] = start(folder, point, dice.randrange(2, 40))
+                    if process.poll() is None:
+                        continue
+                    assert process.wait() == -signal.SIGKILL, (folder / "stderr").read_text()
+                    kills += 1
+                    hit.add(points[place])
+                    left = [point for point in POINTS if point not in hit | {*points}]
+                    points[place] = dice.choice(left or POINTS)
+                    workers[place] = start(folder, points[place], dice.randrange(2, 9 if left else 40))
         finally:
             for process in workers:
                 process.kill()
