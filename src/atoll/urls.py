@@ -41,6 +41,9 @@ OBJECTS: dict[str, str] = {
     "sqlalchemy": "atoll.engines.sqlalchemy:SqlAlchemyDatabase",
 }
 
+# What an object must have to pass a door as it is.
+_VERBS = {"store": "transact", "broker": "acknowledge", "tier": "invalidate_many"}
+
 FAULTY = "faulty+"
 _FAULTS = "atoll.verify.faults"
 _PLANNED = {
@@ -97,7 +100,10 @@ def parse(url: str) -> Address:
         parts = urlsplit(f"x://{rest}")
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"the URL with scheme {scheme} cannot be read: {error}.") from None
+        raise ConfigurationError(
+            f"the URL with scheme {scheme} cannot be read: {error}. A file is "
+            "named as in sqlite:///state.db, a server as in scheme://user:password@host:5432/path."
+        ) from None
     return Address(
         scheme=scheme,
         host=parts.hostname or "",
@@ -111,6 +117,11 @@ def parse(url: str) -> Address:
 
 def _open(door: str, url: Any, **extra: Any) -> Any:
     if not isinstance(url, str):
+        if not hasattr(url, _VERBS[door]):
+            raise ConfigurationError(
+                f"found {url!r:.100}, which is no {door}; expected a URL such as sqlite:///{door}.db, or an "
+                f"object of an engine, which has the verb {_VERBS[door]}."
+            )
         return url
     if url.startswith(FAULTY):
         if os.environ.get("ATOLL_FAULTS") != "1":

@@ -66,4 +66,4 @@ def test_the_environment_goes_first(
 
 def test_an_unknown_name_is_a_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["locks", "@other"]) == 2
-    assert "it has @state" in capsys.readouterr().err
+    assert "it names @state" in capsys.readouterr().err

@@ -56,7 +56,13 @@ def test_what_is_not_there_is_not_brought_back(queue: str, capsys: pytest.Captur
 
 
 def test_an_empty_broker_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(_opened(f"sqlite:///{tmp_path}/new.db"))
     assert run(capsys, f"sqlite:///{tmp_path}/new.db") == (0, "no queues: nothing was ever put here\n")
+
+
+async def _opened(url: str) -> None:
+    async with urls.broker(url):
+        pass
 
 
 @pytest.mark.parametrize("words", [["dead"], ["revive", "x"], ["dead", "a", "b"], ["x", "y"]])

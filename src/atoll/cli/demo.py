@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from atoll.cli.main import NO, YES
+from atoll.cli.numbers import whole
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the verb."""
     parser.add_argument("what", choices=["lock", "queue"], help="which demonstration")
     parser.add_argument(
-        "--faults", type=int, default=10, metavar="N", help="how many freezes or kills (default 10)"
+        "--faults", type=whole(1), default=10, metavar="N", help="how many freezes or kills (default 10)"
     )
 
 

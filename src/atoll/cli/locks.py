@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import time
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 
 from atoll import urls
 from atoll.blocks.lock import Holder, holders
-from atoll.errors import ConfigurationError
+from atoll.cli import named
 
 COLUMNS = ("NAME", "OWNER", "TOKEN", "SINCE", "LEASE LEFT", "WAITING")
 
@@ -35,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print them; 0 also when there are none."""
-    found = asyncio.run(_read(named(options.store), "election" if options.elections else "lock"))
+    found = asyncio.run(_read(named.asking(options.store), "election" if options.elections else "lock"))
     if options.json:
         print(json.dumps([_plain(holder) for holder in found], indent=2))
     elif not found:
@@ -48,39 +45,6 @@ def run(options: argparse.Namespace) -> int:
 async def _read(url: str, kind: str) -> list[Holder]:
     async with urls.store(url) as store:
         return await holders(store, kind)
-
-
-def named(text: str) -> str:
-    """A URL as it is; `@state` from ATOLL_STATE, else from atoll.toml's [urls], searched upwards."""
-    if not text.startswith("@"):
-        return text
-    name = text[1:]
-    variable = f"ATOLL_{name.upper()}"
-    if variable in os.environ:
-        return os.environ[variable]
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        manifest = folder / "atoll.toml"
-        if manifest.is_file():
-            return _from(manifest, name)
-    raise ConfigurationError(
-        f"found no atoll.toml in {Path.cwd()} or above it, and {variable} is not set; one of them should "
-        f"say what {text} is. Give the URL itself, or run this in the app's folder."
-    )
-
-
-def _from(manifest: Path, name: str) -> str:
-    try:
-        known = tomllib.loads(manifest.read_text(encoding="utf-8")).get("urls", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{manifest} is not readable as TOML: {error}.") from None
-    url = known.get(name) if isinstance(known, dict) else None
-    if not isinstance(url, str):
-        listed = ", ".join(f"@{key}" for key in known) or "none"
-        raise ConfigurationError(f"{manifest} has no {name!r} in [urls]; it has {listed}.")
-    url = os.path.expandvars(url)
-    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
-        return f"sqlite:///{manifest.parent.resolve()}/{url.removeprefix('sqlite:///')}"
-    return url
 
 
 def _row(holder: Holder) -> Sequence[str]:

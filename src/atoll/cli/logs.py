@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from atoll.cli import named
+from atoll.cli.numbers import whole
 from atoll.errors import ConfigurationError
 
 FOLLOW_EVERY_S = 0.2
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's words."""
     parser.add_argument("service", nargs="?", help="a service or an instance, as api or api-2; default: all")
     parser.add_argument("--app", metavar="FOLDER", help="the app's folder; default: above here")
-    parser.add_argument("--lines", type=int, default=50, help="how many of the last lines of each (50)")
+    parser.add_argument("--lines", type=whole(0), default=50, help="how many of the last lines of each (50)")
     parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
 
 

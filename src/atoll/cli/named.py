@@ -42,6 +42,23 @@ def url(words: str, *, folder: Path | None = None, environ: Mapping[str, str] | 
     return _from_manifest(name, manifest, environ)
 
 
+def asking(words: str) -> str:
+    """Like `url`, for a verb that only asks: a file that is not there is not made by asking."""
+    found = url(words)
+    if not found.removeprefix("faulty+").startswith("sqlite:"):
+        return found
+    return f"{found}{'&' if '?' in found else '?'}create=false"
+
+
+def databases() -> dict[str, str]:
+    """The [databases] of the nearest manifest by name; empty where there is no manifest."""
+    manifest = above(Path.cwd())
+    if manifest is None:
+        return {}
+    table = _table(_read(manifest), "databases")
+    return {name: _from_manifest(name, manifest, os.environ) for name in table}
+
+
 def above(folder: Path) -> Path | None:
     """The nearest manifest in `folder` or above."""
     for place in (folder.resolve(), *folder.resolve().parents):
@@ -64,10 +81,7 @@ def app_folder(words: str | None) -> Path:
 
 
 def _from_manifest(name: str, manifest: Path, environ: Mapping[str, str]) -> str:
-    try:
-        raw = tomllib.loads(manifest.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{manifest}: found text that is not TOML: {error}") from None
+    raw = _read(manifest)
     named = {**_table(raw, "urls"), **_table(raw, "databases")}
     if name not in named:
         known = ", ".join(f"@{one}" for one in named) or "none"
@@ -79,6 +93,13 @@ def _from_manifest(name: str, manifest: Path, environ: Mapping[str, str]) -> str
             f"{manifest}: the URL {name!r} stands on {error}, which is not set in the environment."
         ) from None
     return _absolute(value, manifest.parent)
+
+
+def _read(manifest: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(manifest.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{manifest}: found text that is not TOML: {error}") from None
 
 
 def _table(raw: dict[str, object], key: str) -> dict[str, object]:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _ask(options: argparse.Namespace, ask: Callable[[Inspecting], Awaitable[int]]) -> int:
     async def asking() -> int:
-        async with urls.broker(named.url(options.broker or "@broker")) as broker:
+        async with urls.broker(named.asking(options.broker or "@broker")) as broker:
             if broker.inspecting is None:
                 raise ConfigurationError(f"{broker.url} cannot say what waits in it; ask its own tools.")
             return await ask(broker.inspecting)

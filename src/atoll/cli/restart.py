@@ -6,13 +6,14 @@ import argparse
 import json
 
 from atoll.cli import named, running
+from atoll.cli.numbers import seconds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's words."""
     parser.add_argument("service", help="the service to restart")
     parser.add_argument("--app", metavar="FOLDER", help="the app's folder; default: above here")
-    parser.add_argument("--timeout-s", type=float, default=300.0, help="how long to wait for the end")
+    parser.add_argument("--timeout-s", type=seconds, default=300.0, help="how long to wait for the end")
 
 
 def run(options: argparse.Namespace) -> int:

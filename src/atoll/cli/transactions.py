@@ -11,19 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import time
-import tomllib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from atoll import urls
 from atoll.blocks import decision
 from atoll.blocks.presence import Presences
 from atoll.blocks.recovery import Recovery
-from atoll.cli.locks import named
+from atoll.cli import named
+from atoll.cli.numbers import whole
 from atoll.errors import ConfigurationError
 from atoll.ports.store import Store
 
@@ -44,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where branches may wait; repeat it (default: [databases] of atoll.toml)",
     )
     parser.add_argument("--app", default="", help="only those of Transactions(..., app=APP)")
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions to list")
+    parser.add_argument("--last", type=whole(0), default=20, metavar="N", help="how many decisions to list")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,10 +76,10 @@ def _words(words: Sequence[str]) -> tuple[str, str]:
 
 
 async def _open(stack: AsyncExitStack, place: str, databases: Sequence[str]) -> tuple[Store, Recovery]:
-    store = await stack.enter_async_context(urls.store(named(place)))
-    known = {} if databases else _of_manifest()
-    opened = [urls.database(named(text)) for text in databases]
-    opened += [urls.database(url, name=name) for name, url in known.items()]
+    store = await stack.enter_async_context(urls.store(named.asking(place)))
+    known = {} if databases else named.databases()
+    opened = [urls.database(named.asking(text)) for text in databases]
+    opened += [urls.database(named.asking(url), name=name) for name, url in known.items()]
     for database in opened:
         await stack.enter_async_context(database)
     by_name = {database.name: database for database in opened}
@@ -158,20 +156,6 @@ async def _show(id: str, place: str, options: argparse.Namespace) -> int:
     if outcome is None:
         return NOT_KNOWN
     return YES if outcome == "commit" else NO
-
-
-def _of_manifest() -> dict[str, str]:
-    """The [databases] of the nearest atoll.toml; relative files lie beside it."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (manifest := folder / "atoll.toml").is_file():
-            known = tomllib.loads(manifest.read_text(encoding="utf-8")).get("databases", {})
-            return {name: _beside(folder, os.path.expandvars(str(url))) for name, url in known.items()}
-    return {}
-
-
-def _beside(folder: Path, url: str) -> str:
-    scheme, found, path = url.removeprefix("faulty+").partition("sqlite:///")
-    return f"sqlite:///{folder.resolve() / path}" if found and not scheme and path[:1] != "/" else url
 
 
 def _text(doubts: list[dict[str, Any]], ended: list[dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from atoll.blocks.outbox import Outbox
 from atoll.blocks.queue import Queue
 from atoll.blocks.work import work
 from atoll.cli.main import NO, YES
+from atoll.cli.numbers import seconds, whole
 from atoll.cli.work_processes import HealthPort, follow_parent, run_processes
 from atoll.errors import ConfigurationError
 
@@ -30,12 +31,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "module", metavar="MODULE[:queue]", help="import path, and one queue by its name if only that"
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="how many processes (default 1)"
+        "--processes", type=whole(1), default=1, metavar="N", help="how many processes (default 1)"
     )
-    parser.add_argument("--health-port", type=int, metavar="P", help="answers /live and /ready on this port")
+    parser.add_argument(
+        "--health-port", type=whole(0, 65535), metavar="P", help="answers /live and /ready on this port"
+    )
     parser.add_argument("--health-host", default="127.0.0.1", metavar="H", help="address of the health port")
     parser.add_argument(
-        "--drain-s", type=float, default=20.0, metavar="S", help="how long bodies may finish (20)"
+        "--drain-s", type=seconds, default=20.0, metavar="S", help="how long bodies may finish (20)"
     )
     parser.add_argument("--follow", type=int, help=argparse.SUPPRESS)
 

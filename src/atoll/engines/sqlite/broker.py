@@ -20,11 +20,12 @@ from typing import Self, TypeVar
 import apsw
 
 from atoll import clock
-from atoll.engines.sqlite import broker_sql
+from atoll.engines.sqlite import broker_sql, place
 from atoll.engines.sqlite.broker_sql import Moment
 from atoll.engines.sqlite.envelope import check
 from atoll.engines.sqlite.file import SqliteFile, SqliteOptions
 from atoll.engines.sqlite.format import ensure
+from atoll.engines.sqlite.limits import check_numbers
 from atoll.engines.sqlite.line import Line
 from atoll.errors import AtollError, ConfigurationError, LimitReached, OutcomeUnknown
 from atoll.ports.address import Address
@@ -63,6 +64,11 @@ class BrokerOptions:
     """The folder looks like a network's, but only this kernel ever opens the file."""
     vfs: str | None = None
     """A VFS registered with apsw; None: the system's."""
+    create: bool = True
+    """False: only a file and tables that are there already; nothing is made by asking."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 class SqliteBroker:
@@ -88,7 +94,7 @@ class SqliteBroker:
     @classmethod
     def from_address(cls, address: Address) -> Self:
         """What `atoll.broker("sqlite:///queue.db")` makes."""
-        broker = cls(address.path, options=address.parse_options(BrokerOptions))
+        broker = cls(place.path_of(address), options=address.parse_options(BrokerOptions))
         broker._url = str(address)
         return broker
 
@@ -123,13 +129,14 @@ class SqliteBroker:
                     shared_kernel=self.options.shared_kernel,
                     ceiling_s=self.options.ceiling_s,
                     vfs=self.options.vfs,
+                    create=self.options.create,
                 ),
             )
         if not self._ready:
-            now, window_s = moment(), self.remembered_s
+            now, window_s, create = moment(), self.remembered_s, self.options.create
 
             def prepare(connection: apsw.Connection) -> None:
-                ensure(connection, broker_sql.PART, broker_sql.FORMAT, broker_sql.TABLES)
+                ensure(connection, broker_sql.PART, broker_sql.FORMAT, broker_sql.TABLES, create=create)
                 broker_sql.rewind(connection, now, window_s)
 
             await self._file.write(prepare)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import apsw
 
-from atoll.engines.sqlite import joined_sql
+from atoll.engines.sqlite import joined_sql, place
 from atoll.engines.sqlite.file import SqliteFile, SqliteOptions
-from atoll.engines.sqlite.format import ensure
+from atoll.engines.sqlite.format import ensure, read
 from atoll.engines.sqlite.joined import JOINED, speaking
+from atoll.engines.sqlite.limits import check_numbers
 from atoll.engines.sqlite.session import Session, SessionPool
 from atoll.engines.sqlite.transaction import SqliteTransaction
 from atoll.errors import AtollError, ConfigurationError, Conflict, NotSent, OutcomeUnknown
@@ -51,6 +52,11 @@ class DatabaseOptions:
     """The folder looks like a network's, but only this kernel ever opens the file."""
     vfs: str | None = None
     """A VFS registered with apsw; None: the system's."""
+    create: bool = True
+    """False: only a file and tables that are there already; nothing is made by asking."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 class SqliteDatabase:
@@ -78,7 +84,7 @@ class SqliteDatabase:
     @classmethod
     def from_address(cls, address: Address, *, name: str | None = None) -> Self:
         """What `atoll.database("sqlite:///...")` makes."""
-        return cls(address.path, name=name, options=address.parse_options(DatabaseOptions))
+        return cls(place.path_of(address), name=name, options=address.parse_options(DatabaseOptions))
 
     def __repr__(self) -> str:
         return f"<Database {self.url}>"
@@ -121,6 +127,8 @@ class SqliteDatabase:
         file = self.file
 
         def prepare(connection: apsw.Connection) -> None:
+            if not self.options.create and read(connection, joined_sql.PART) is None:
+                return  # asked only: the outbox and the inbox are empty, and no branch waits
             ensure(connection, joined_sql.PART, joined_sql.FORMAT, joined_sql.TABLES)
             joined_sql.prune(speaking(connection), self.options.inbox_retention_s)
 
@@ -132,7 +140,10 @@ class SqliteDatabase:
         """The file layer this database stands on; shared with every handle of this process on the file."""
         if self._file is None:
             self._file = SqliteFile.shared(
-                self.path, SqliteOptions(shared_kernel=self.options.shared_kernel, vfs=self.options.vfs)
+                self.path,
+                SqliteOptions(
+                    shared_kernel=self.options.shared_kernel, vfs=self.options.vfs, create=self.options.create
+                ),
             )
         return self._file
 

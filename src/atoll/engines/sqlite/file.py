@@ -41,6 +41,8 @@ class SqliteOptions:
     """Calls that may wait for the file in this process; more are answered Overloaded."""
     ceiling_s: float = 10.0
     """The longest a call may take where no nearer `atoll.deadline` is set."""
+    create: bool = True
+    """False: only a file and tables that are there already; nothing is made by asking."""
 
 
 class SqliteFile:
@@ -75,6 +77,10 @@ class SqliteFile:
             raise ConfigurationError(
                 f"found the path {path!r} for sqlite://; expected a file, as in sqlite:///state.db. "
                 "For a store without a file write memory://."
+            )
+        if "\0" in path:
+            raise ConfigurationError(
+                f"found the path {path!r} for sqlite://; expected one without a zero byte."
             )
         real = os.path.realpath(path)
         libraries.refuse_ours(real)
@@ -182,6 +188,8 @@ class SqliteFile:
         if not self._checked:
             place.check_library()
             place.check_folder(self.path, shared_kernel=self.options.shared_kernel)
+            if not self.options.create:
+                place.check_there(self.path)
             self._checked = True
 
     def _moved(self) -> str | None:
@@ -215,6 +223,8 @@ class SqliteFile:
             connection.set_busy_timeout(1000)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if connection.pragma("journal_mode") != "wal":
+                if not self.options.create:
+                    raise NotSent(place.nothing_of_ours(self.path))
                 self._switch_to_wal(connection, in_turn=in_turn)
             connection.execute("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size=0")
         except BaseException:

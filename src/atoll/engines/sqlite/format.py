@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import apsw
 
-from atoll.errors import FormatRefused
+from atoll.engines.sqlite.place import nothing_of_ours
+from atoll.errors import FormatRefused, NotSent
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS atoll_format (part TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
@@ -23,16 +24,21 @@ def ensure(
     number: int,
     ddl: Sequence[str],
     upgrades: Mapping[int, Sequence[str]] | None = None,
+    *,
+    create: bool = True,
 ) -> None:
     """Make `part`'s tables in format `number`, or check that they are. Call it inside a write.
 
     `upgrades[n]` holds the statements that bring format n to n + 1. Raises FormatRefused for a format
-    above `number`, and for one below it that no upgrade leads out of.
+    above `number`, and for one below it that no upgrade leads out of; NotSent when there is none to
+    read and `create` is false.
     """
     found = read(connection, part)
     if found == number:
         return
     if found is None:
+        if not create:
+            raise NotSent(nothing_of_ours(connection.filename))
         connection.execute(_TABLE)
         for statement in ddl:
             connection.execute(statement)

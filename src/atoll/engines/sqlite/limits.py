@@ -6,7 +6,8 @@ The notice beside the counter: how long a name may be, how big a parcel, how man
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from atoll.engines.sqlite.file import SqliteOptions
 from atoll.errors import ConfigurationError, LimitReached
@@ -29,12 +30,20 @@ class StoreOptions(SqliteOptions):
     """And not longer than this."""
 
     def __post_init__(self) -> None:
-        for name in ("key_bytes_max", "value_bytes_max", "operations_max", "history_max", "queue_max"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"found {name}={getattr(self, name)}; expected 1 or more.")
-        for name in ("dedupe_window_s", "history_s_max", "ceiling_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"found {name}={getattr(self, name)}; expected more than 0.")
+        check_numbers(self)
+
+
+def check_numbers(options: Any) -> None:
+    """Every number among the options counts, weighs or lasts something, so it is above 0; a wait may be 0."""
+    for one in fields(options):
+        value = getattr(options, one.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least = 0 if one.name == "wait_s" else 1 if isinstance(value, int) else None
+        if least is not None and not value >= least:
+            raise ConfigurationError(f"found {one.name}={value}; expected {least} or more.")
+        if least is None and not value > 0:
+            raise ConfigurationError(f"found {one.name}={value}; expected more than 0.")
 
 
 def check_key(key: str, options: StoreOptions) -> None:

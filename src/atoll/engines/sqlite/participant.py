@@ -177,9 +177,13 @@ class SqliteParticipant:
         await self.database.open()
         file = self.database.file
         if self._ready is not file:
-            await file.write(lambda c: format.ensure(c, "participant", changeset.FORMAT, changeset.DDL))
+            await file.write(self._ensure)
             self._ready = file
         return ParticipantClaims(isolates=Isolates.ROWS, survives=Survives.HOST, parallel_prepare=True)
+
+    def _ensure(self, connection: apsw.Connection) -> None:
+        if self.database.options.create or format.read(connection, "participant") is not None:
+            format.ensure(connection, "participant", changeset.FORMAT, changeset.DDL)
 
     async def begin(self, id: str) -> SqliteBranch:
         """Open a branch: the file's only writer until it is prepared or over. After `wait_s` Conflict."""
@@ -208,7 +212,13 @@ class SqliteParticipant:
     async def in_doubt(self, prefix: str = "") -> Sequence[InDoubt]:
         """The prepared branches of this file whose ids start with `prefix`."""
         await self.open()
-        return await self.database.file.read(lambda connection: changeset.in_doubt(connection, prefix))
+
+        def ask(connection: apsw.Connection) -> list[InDoubt]:
+            if format.read(connection, "participant") is None:
+                return []  # opened by somebody who only asks
+            return changeset.in_doubt(connection, prefix)
+
+        return await self.database.file.read(ask)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

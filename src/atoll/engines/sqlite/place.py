@@ -10,7 +10,8 @@ import os
 
 import apsw
 
-from atoll.errors import ConfigurationError
+from atoll.errors import ConfigurationError, NotSent
+from atoll.ports.address import Address
 
 SQLITE_MIN = (3, 51, 3)
 """Before it, two connections that write and checkpoint at once can corrupt a file in WAL mode."""
@@ -18,6 +19,16 @@ SQLITE_MIN = (3, 51, 3)
 _NETWORK = frozenset(
     "nfs nfs4 cifs smb3 smbfs 9p virtiofs ceph lustre afs glusterfs beegfs gpfs gfs2 vboxsf prl_fs".split()
 )
+
+
+def path_of(address: Address) -> str:
+    """The path that a `sqlite://` URL names; ConfigurationError where it names a host."""
+    if address.host:
+        raise ConfigurationError(
+            f"found the host {address.host!r} in {address}; sqlite:// takes a path: "
+            "sqlite:///relative.db or sqlite:////absolute.db."
+        )
+    return address.path
 
 
 def check_library() -> None:
@@ -47,6 +58,23 @@ def check_folder(path: str, *, shared_kernel: bool) -> None:
             "locks; expected a local disk. Put it on one. If only this kernel ever opens it, add "
             "?shared_kernel=true."
         )
+
+
+def check_there(path: str) -> None:
+    """NotSent when there is no such file, for those who only ask."""
+    if not os.path.exists(path):
+        raise NotSent(
+            f"found no file {path}, so there was nobody to ask; expected one that an app has made. "
+            "Correct the path (a relative one begins at the folder you are in); nothing was made."
+        )
+
+
+def nothing_of_ours(path: str) -> str:
+    """What to say of a SQLite file in which Atoll has never kept what is asked for."""
+    return (
+        f"found nothing of Atoll's in {path} to answer from; expected a file that an app has opened as this. "
+        "Name that file; nothing was made or changed."
+    )
 
 
 def file_system(folder: str, mounts: str = "/proc/self/mountinfo") -> str:

@@ -14,7 +14,7 @@ from typing import Self
 import apsw
 
 from atoll import clock
-from atoll.engines.sqlite import format, history, leases, ledger, limits
+from atoll.engines.sqlite import format, history, leases, ledger, limits, place
 from atoll.engines.sqlite.file import SqliteFile
 from atoll.engines.sqlite.history import SqliteHistory
 from atoll.engines.sqlite.lane import T, Work
@@ -61,12 +61,7 @@ class SqliteStore:
     @classmethod
     def from_address(cls, address: Address) -> Self:
         """The store that `sqlite:///state.db?option=value` names."""
-        if address.host:
-            raise ConfigurationError(
-                f"found the host {address.host!r} in {address}; sqlite:// takes a path: "
-                "sqlite:///relative.db or sqlite:////absolute.db."
-            )
-        store = cls(address.path, options=address.parse_options(StoreOptions))
+        store = cls(place.path_of(address), options=address.parse_options(StoreOptions))
         store._url = str(address)
         return store
 
@@ -238,7 +233,9 @@ class SqliteStore:
 
     async def _prepare(self, file: SqliteFile) -> None:
         clocks = self.clocks()
-        await file.write(lambda c: format.ensure(c, ledger.PART, ledger.FORMAT, ledger.DDL))
+        await file.write(
+            lambda c: format.ensure(c, ledger.PART, ledger.FORMAT, ledger.DDL, create=self.options.create)
+        )
         await self._refuse_two_kernels(file, clocks)
         await file.write(lambda c: leases.end_other_boots(c, clocks()))
 

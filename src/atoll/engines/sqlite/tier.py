@@ -23,8 +23,10 @@ from typing import Any, Self, TypeVar
 import apsw
 
 from atoll import clock
+from atoll.engines.sqlite import place
 from atoll.engines.sqlite.file import SqliteFile, SqliteOptions
 from atoll.engines.sqlite.format import ensure
+from atoll.engines.sqlite.limits import check_numbers
 from atoll.errors import ConfigurationError, LimitReached
 from atoll.ports.address import Address
 from atoll.ports.store import Reach
@@ -77,6 +79,11 @@ class TierOptions:
     """The folder looks like a network's, but only this kernel ever opens the file."""
     vfs: str | None = None
     """A VFS registered with apsw; None: the system's."""
+    create: bool = True
+    """False: only a file and tables that are there already; nothing is made by asking."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 class SqliteTier:
@@ -94,7 +101,7 @@ class SqliteTier:
     @classmethod
     def from_address(cls, address: Address) -> Self:
         """What `atoll.tier("sqlite:///cache.db")` makes."""
-        tier = cls(address.path, options=address.parse_options(TierOptions))
+        tier = cls(place.path_of(address), options=address.parse_options(TierOptions))
         tier._url = str(address)
         return tier
 
@@ -114,14 +121,17 @@ class SqliteTier:
             self._file = SqliteFile.shared(
                 self.path,
                 SqliteOptions(
-                    shared_kernel=options.shared_kernel, ceiling_s=options.ceiling_s, vfs=options.vfs
+                    shared_kernel=options.shared_kernel,
+                    ceiling_s=options.ceiling_s,
+                    vfs=options.vfs,
+                    create=options.create,
                 ),
             )
         if not self._ready:
             epoch, boot = f"{clock.chance().getrandbits(64):016x}", clock.boot_id()
 
             def prepare(connection: apsw.Connection) -> None:
-                ensure(connection, PART, FORMAT, TABLES)
+                ensure(connection, PART, FORMAT, TABLES, create=options.create)
                 if connection.execute("SELECT boot FROM atoll_tier").get != boot:
                     _clear(connection, epoch, boot)
 
