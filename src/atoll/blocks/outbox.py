@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from atoll import clock
 from atoll.blocks.queue import Queue, queues_named
-from atoll.errors import ConfigurationError, NotApplied, OutcomeUnknown
+from atoll.errors import ConfigurationError, LimitReached, NotApplied, OutcomeUnknown
 from atoll.ports.broker import Broker
 from atoll.ports.joined import Database, Staged, joined_on
 
@@ -80,22 +80,56 @@ class Outbox:
     async def relay_once(self) -> int:
         """Carry one batch; answers how many messages left. For tests, and for `relay`."""
         staged = await self.database.relaying.staged(BATCH, claim_s=CLAIM_S)
-        moved = 0
+        moved, failed = 0, None
         for name, group in groupby(
             sorted(staged, key=lambda s: (s.queue, s.position)), key=lambda s: s.queue
         ):
-            if (broker := self._broker_of(name)) is not None:
+            if (broker := self._broker_of(name)) is None:
+                continue
+            try:
                 moved += await self._carry(broker, name, list(group))
+            except (NotApplied, OutcomeUnknown) as error:  # one queue's trouble is not the others'
+                failed = error
+        if failed is not None and not moved:
+            raise failed
         return moved
 
     async def _carry(self, broker: Broker, name: str, staged: Sequence[Staged]) -> int:
         """Put first, forget after: a crash in between puts again under the same ids."""
         most = (await broker.open()).messages_max
+        moved = 0
         for start in range(0, len(staged), most):
             part = staged[start : start + most]
-            await broker.put(name, [s.message for s in part])
+            try:
+                await broker.put(name, [s.message for s in part])
+            except LimitReached:
+                part = await self._carry_each(broker, name, part)
             await self.database.relaying.forget([s.position for s in part])
-        return len(staged)
+            moved += len(part)
+        return moved
+
+    async def _carry_each(self, broker: Broker, name: str, staged: Sequence[Staged]) -> list[Staged]:
+        """One by one, so that a message the broker never takes does not hold up those beside it."""
+        carried: list[Staged] = []
+        refused: list[tuple[Staged, LimitReached]] = []
+        for one in staged:
+            try:
+                await broker.put(name, [one.message])
+                carried.append(one)
+            except LimitReached as error:
+                refused.append((one, error))
+            except (NotApplied, OutcomeUnknown):
+                break
+        if refused:
+            log.error(
+                "outbox of %s: %d messages of %s stay staged, the first is %s: %s",
+                self.database.name,
+                len(refused),
+                name,
+                refused[0][0].message.id,
+                refused[0][1],
+            )
+        return carried
 
     def _broker_of(self, name: str) -> Broker | None:
         brokers = {id(q.broker): q.broker for q in queues_named(name)}

@@ -274,8 +274,12 @@ class Hand:
             if now >= self.delivery.lease_until:
                 self._lose(body, "its lease could not be renewed in time")
                 return
-            with contextlib.suppress(NotApplied, OutcomeUnknown):
-                granted = await leased.extend(self._taken.queue, self._taken.receipt, self._worker.recovery_s)
+            with contextlib.suppress(AtollError, TimeoutError):
+                # No longer than the lease: a broker that does not answer must not keep the body running.
+                async with asyncio.timeout(min(self.delivery.lease_until, ends) - now):
+                    granted = await leased.extend(
+                        self._taken.queue, self._taken.receipt, self._worker.recovery_s
+                    )
                 if granted is None:
                     self._lose(body, "its lease was over when it was renewed")
                     return

@@ -68,7 +68,7 @@ class BrokerOptions:
     """False: only a file and tables that are there already; nothing is made by asking."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_numbers(self, or_zero=("dedupe_window_s",))
 
 
 class SqliteBroker:

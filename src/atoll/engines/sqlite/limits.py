@@ -33,13 +33,13 @@ class StoreOptions(SqliteOptions):
         check_numbers(self)
 
 
-def check_numbers(options: Any) -> None:
-    """Every number among the options counts, weighs or lasts something, so it is above 0; a wait may be 0."""
+def check_numbers(options: Any, *, or_zero: Sequence[str] = ("wait_s",)) -> None:
+    """Every number among the options counts, weighs or lasts something, so it is above 0."""
     for one in fields(options):
         value = getattr(options, one.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = 0 if one.name == "wait_s" else 1 if isinstance(value, int) else None
+        least = 0 if one.name in or_zero else 1 if isinstance(value, int) else None
         if least is not None and not value >= least:
             raise ConfigurationError(f"found {one.name}={value}; expected {least} or more.")
         if least is None and not value > 0:
