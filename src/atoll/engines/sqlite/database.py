@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +184,7 @@ class SqliteDatabase:
         cancellation in the body rolls back; leaving it commits, forced to the disk.
         """
         await self.open()
-        async with self._turn(), self.session() as session:
+        async with self._turn() as end_turn, self.session() as session:
             await session.run(_begin_immediate, ceiling_s=self.options.wait_s)
             tx = SqliteTransaction(session, self.name, ceiling_s=self.options.ceiling_s)
             try:
@@ -194,7 +194,7 @@ class SqliteDatabase:
                 await _to_its_end(session.run(_roll_back, ceiling_s=self.options.ceiling_s, final=True))
                 raise
             tx.over = True
-            await _to_its_end(self._commit(session))
+            await _to_its_end(self._commit(session, end_turn))
         self._commits += 1
         if self._commits % PRUNE_EVERY == 0:
             await self._prune()
@@ -208,25 +208,30 @@ class SqliteDatabase:
             )
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self) -> AsyncIterator[Callable[[], None]]:
         """The turn to write, among the threads and processes that use this file through Atoll."""
         try:
             turn = self.file.turn(ceiling_s=self.options.wait_s)
-            await turn.__aenter__()
+            end = await turn.__aenter__()
         except NotSent as error:
             raise Conflict(
                 f"{self.path}: other transactions were ahead for {self.options.wait_s:g} s. Nothing was "
                 "begun. Keep transactions short, await nothing slow inside them, and retry."
             ) from error
         try:
-            yield
+            yield end
         finally:
             await turn.__aexit__(None, None, None)
 
-    async def _commit(self, session: Session) -> None:
+    async def _commit(self, session: Session, end_turn: Callable[[], None]) -> None:
         """COMMIT, forced. Out of time or failed at the disk: OutcomeUnknown; a full disk is a plain no."""
+
+        def commit(connection: apsw.Connection) -> None:
+            _commit(connection)
+            end_turn()
+
         try:
-            await session.run(_commit, ceiling_s=self.options.ceiling_s, final=True)
+            await session.run(commit, ceiling_s=self.options.ceiling_s, final=True)
         except OutcomeUnknown as error:
             # What a failed fsync left behind is not known, so nothing may be written on top of it.
             session.broken = True
@@ -248,7 +253,7 @@ class SqliteDatabase:
                 yield tx
             finally:
                 tx.over = True
-                await _to_its_end(session.run(_end_reading, final=True))
+                session.leave(_end_reading)
 
     # --- Relaying ---
 

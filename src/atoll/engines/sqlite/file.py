@@ -154,10 +154,11 @@ class SqliteFile:
         self.bell.ring()
 
     @asynccontextmanager
-    async def turn(self, ceiling_s: float | None = None) -> AsyncIterator[None]:
+    async def turn(self, ceiling_s: float | None = None) -> AsyncIterator[Callable[[], None]]:
         """Hold the turn to write this file, for an interactive transaction; others line up behind.
 
         Raises NotSent when it did not come in time. Take it before BEGIN IMMEDIATE, never around `write`.
+        What it gives ends it early, from any thread: right after COMMIT, so that the next one begins.
         """
         left_s = clock.remaining_s(ceiling_s or self.options.ceiling_s)
         try:
@@ -167,7 +168,7 @@ class SqliteFile:
         if not turnstile.try_acquire():
             await _line_up(turnstile, self.path, left_s)
         try:
-            yield
+            yield turnstile.release
         finally:
             turnstile.release()
             turnstile.close()

@@ -63,6 +63,7 @@ class SqliteBranch:
         self._session: Session | None = None
         self._recording: Recording | None = None
         self._tx: BranchTransaction | None = None
+        self._end_turn: Callable[[], None] = _nothing
         self._promised = False
 
     @property
@@ -75,7 +76,7 @@ class SqliteBranch:
         """Take the turn to write and begin."""
         database = self._participant.database
         try:
-            await self._stack.enter_async_context(database._turn())
+            self._end_turn = await self._stack.enter_async_context(database._turn())
             self._session = session = await self._stack.enter_async_context(database.session())
             ceiling_s = database.options.ceiling_s
 
@@ -110,14 +111,20 @@ class SqliteBranch:
             if vote is Vote.PREPARED:
                 self._promised = True
                 connection.execute("COMMIT")
+            _close(connection, recording)
+            self._end_turn()  # here and not on the event loop: the next one begins that much sooner
             return vote
 
         try:
-            return await session.run(
+            vote = await session.run(
                 promise, ceiling_s=self._participant.database.options.ceiling_s, final=True
             )
-        finally:
+        except BaseException:
             await self._leave()
+            raise
+        self._session = None
+        await self._left()
+        return vote
 
     async def abort(self) -> None:
         """Undo it; a promise that was given, or may have been, is taken back."""
@@ -140,12 +147,20 @@ class SqliteBranch:
             except Exception as error:
                 log.debug("%s of %s: its session ends with it: %r", self.id, self._participant.name, error)
             finally:
-                await self._stack.aclose()
-                self._participant.opened.discard(self.id)
+                await self._left()
 
         await _to_its_end(leave())
+
+    async def _left(self) -> None:
+        """The session and the turn are given back; nothing here waits."""
+        await self._stack.aclose()
+        self._participant.opened.discard(self.id)
         if self._promised:
             self._participant.database.file.notify()
+
+
+def _nothing() -> None:
+    """Before there is a turn."""
 
 
 def _close(connection: apsw.Connection, recording: Recording | None) -> None:

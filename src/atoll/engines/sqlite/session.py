@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -29,7 +29,34 @@ T = TypeVar("T")
 INTERRUPT_S = 5.0
 """How long an interrupted statement is waited for before its session is given up."""
 
-_Job = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
+
+class _Answer:
+    """What a job came to. Its caller waits on `told`, and may leave it: the job goes on without."""
+
+    __slots__ = ("done", "failure", "loop", "result", "told")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.told: asyncio.Future[None] = self.loop.create_future()
+        self.result: Any = None
+        self.failure: BaseException | None = None
+        self.done = False
+
+    def tell(self, result: Any, failure: BaseException | None) -> None:
+        self.result, self.failure, self.done = result, failure, True
+        self.wake()
+
+    def wake(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+    def take(self) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        return self.result
+
+
+_Job = tuple[Callable[[apsw.Connection], Any], _Answer | None]
 
 # Connections that a forked child inherited: kept, so that nothing closes the parent's files from here.
 _inherited: list[object] = []
@@ -45,6 +72,7 @@ class Session:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._pid = os.getpid()
         self.broken = False
+        self._left = False
         self._using = threading.Lock()
         threading.Thread(target=self._serve, name="atoll-sqlite-session", daemon=True).start()
 
@@ -73,26 +101,27 @@ class Session:
             raise NotSent(
                 f"the statement was not sent: {why}. Nothing was done; begin the transaction again."
             )
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer = _Answer()
         context = contextvars.copy_context()  # the clock of a test goes along to the thread
-        self._jobs.put(
-            (lambda connection: context.run(self._translated, work, connection, final), answer, loop)
-        )
+        self._left = False
+        self._jobs.put((lambda connection: context.run(self._translated, work, connection, final), answer))
+        timer = answer.loop.call_later(left, answer.wake, context=contextvars.Context())
         try:
-            done, _ = await asyncio.wait([answer], timeout=left)
+            await answer.told
         except asyncio.CancelledError:
             await self._settle(answer, interrupt=not final)
             raise
-        if done:
-            return answer.result()
+        finally:
+            timer.cancel()
+        if answer.done:
+            return cast(T, answer.take())
         if not await self._settle(answer, interrupt=not final):
             raise OutcomeUnknown(f"no answer after {left:.1f} s; it may still happen. Read what you wrote.")
-        if answer.exception() is None:
-            return answer.result()
+        if answer.failure is None:
+            return cast(T, answer.take())
         raise NotApplied(
             f"the statement did not end within {left:.1f} s and was stopped."
-        ) from answer.exception()
+        ) from answer.failure
 
     def _translated(
         self, work: Callable[[apsw.Connection], T], connection: apsw.Connection, committing: bool
@@ -116,32 +145,36 @@ class Session:
                 raise
             raise told from error
 
-    async def _settle(self, answer: asyncio.Future[Any], *, interrupt: bool) -> bool:
+    async def _settle(self, answer: _Answer, *, interrupt: bool) -> bool:
         """Wait for a job that nobody wants any more; False when it does not end, and the session is over."""
         if interrupt and self._connection is not None:
             self._connection.interrupt()
         due = clock.loop_now() + INTERRUPT_S
         cancelled = None
-        while not answer.done() and (left := due - clock.loop_now()) > 0:
+        while not answer.done and (left := due - clock.loop_now()) > 0:
             try:
-                await asyncio.wait([answer], timeout=left)
+                answer.told = answer.loop.create_future()
+                await asyncio.wait([answer.told], timeout=left)
             except asyncio.CancelledError as error:  # cleaning up comes first, then cancel is cancel
                 cancelled = error
-        if not answer.done():
+        if not answer.done:
             self.broken = True
             self._jobs.put(None)
-            answer.add_done_callback(lambda late: late.exception())
-        else:
-            answer.exception()  # read, so that asyncio does not report it as never retrieved
         if cancelled is not None:
             raise cancelled
-        return answer.done()
+        return answer.done
+
+    def leave(self, work: Callable[[apsw.Connection], Any]) -> None:
+        """Have `work` done after what was run, and wait for nothing; what fails closes the connection."""
+        self._left = True
+        self._jobs.put((work, None))
 
     def tidy(self) -> None:
         """Roll back what its last user left open, before the next one has it."""
-        if self._connection is not None and not self.broken:
-            loop = asyncio.get_running_loop()
-            self._jobs.put((_roll_back, loop.create_future(), loop))
+        if self._connection is None or self.broken or self._left:
+            return
+        if self._connection.in_transaction:
+            self.leave(_roll_back)
 
     def close(self) -> None:
         """Close the connection on its thread, after what runs there."""
@@ -159,20 +192,24 @@ class Session:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            work, answer, loop = job
+            work, answer = job
             result, failure = None, None
             try:
                 with self._using:
-                    if self._connection is None:
+                    if self._connection is None and answer is not None:
                         self._connection = self._connect()
-                    result = work(self._connection)
+                    if self._connection is not None:
+                        result = work(self._connection)
             except BaseException as error:  # it belongs to the caller, whatever it is
                 failure = translate(error, self._path) if isinstance(error, Exception) else error
-            try:
-                loop.call_soon_threadsafe(_tell, answer, result, failure)
-            except RuntimeError:  # the loop that asked is closed: nobody is left to hear it
-                self.broken = True
-            del job, work, answer, loop, result, failure  # a waiting thread must keep no user's objects alive
+            if answer is not None:
+                try:
+                    answer.loop.call_soon_threadsafe(answer.tell, result, failure)
+                except RuntimeError:  # the loop that asked is closed: nobody is left to hear it
+                    self.broken = True
+            elif failure is not None:
+                self.part()
+            del job, work, answer, result, failure  # a waiting thread must keep no user's objects alive
         self.part()
 
 
@@ -181,13 +218,9 @@ def _roll_back(connection: apsw.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if answer.done():
-        return
-    if failure is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(failure)
+def _tell(place: asyncio.Future[None]) -> None:
+    if not place.done():
+        place.set_result(None)
 
 
 class SessionPool:
@@ -252,7 +285,7 @@ class SessionPool:
         while self._waiting:
             loop, place = self._waiting.popleft()
             try:
-                loop.call_soon_threadsafe(_tell, place, None, None)
+                loop.call_soon_threadsafe(_tell, place)
                 return
             except RuntimeError:  # that loop is closed
                 continue
