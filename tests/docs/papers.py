@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
-_LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)|!\[[^\]\n]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]\n]*\]\(([^)\s]+)\)")
 _PATH = re.compile(r"`((?:src|tests|docs|examples|benchmarks|scripts)/[\w./*<>-]*)`")
 _FILE = re.compile(r'^"""(?P<file>[\w/]+\.py)')
 _CODE = re.compile(r"`([^`\n]+)`")
