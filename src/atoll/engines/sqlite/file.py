@@ -68,7 +68,7 @@ class SqliteFile:
             watched=lambda: self.bell.waiting > 0,
             queue_max=options.queue_max,
         )
-        self._reader = Reader(path, self._connect_reader, queue_max=options.queue_max)
+        self._reader = Reader(path, self._connect_reader, moved=self._moved, queue_max=options.queue_max)
 
     @classmethod
     def shared(cls, path: str, options: SqliteOptions | None = None) -> SqliteFile:

@@ -14,7 +14,7 @@ import apsw
 
 from atoll.engines.sqlite.lane import Job, Lane
 from atoll.engines.sqlite.translation import translate
-from atoll.errors import AtollError
+from atoll.errors import AtollError, NotSent
 
 BATCH_MAX = 64
 
@@ -25,10 +25,18 @@ class Reader(Lane):
     name = "reader"
     changes = False
 
-    def __init__(self, path: str, connect: Callable[[], apsw.Connection], *, queue_max: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        connect: Callable[[], apsw.Connection],
+        *,
+        moved: Callable[[], str | None],
+        queue_max: int,
+    ) -> None:
         super().__init__(path, queue_max=queue_max, batch_max=BATCH_MAX)
         self.busy = threading.Lock()
         self._connect = connect
+        self._moved = moved
         self._connection: apsw.Connection | None = None
 
     def serve(self, batch: list[Job[Any]]) -> None:
@@ -37,6 +45,8 @@ class Reader(Lane):
             try:
                 if self._connection is None:
                     self._connection = self._connect()
+                elif (found := self._moved()) is not None:
+                    raise NotSent(found)
                 self._connection.execute("BEGIN")
                 for job in batch:
                     try:

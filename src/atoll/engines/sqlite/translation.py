@@ -18,6 +18,7 @@ from atoll.errors import (
     FormatRefused,
     NotSent,
     OutcomeUnknown,
+    Overloaded,
     ReadOnly,
 )
 
@@ -94,6 +95,11 @@ def _of_system(error: OSError, path: str) -> AtollError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         found: AtollError = DiskFull(
             f"no room for the files beside {path} ({error.strerror}). Free space there."
+        )
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        found = Overloaded(
+            f"{path} could not be opened: too many files are open ({error.strerror}). Nothing was sent: "
+            "close some, raise the limit (ulimit -n), or ask again later."
         )
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         found = read_only(path, error.strerror or str(error))
