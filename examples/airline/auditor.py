@@ -40,8 +40,12 @@ async def known_tails() -> list[str]:
 
 async def on_the_way() -> set[str]:
     """The planes whose rows a named in-doubt transaction holds."""
-    held = " ".join(doubt.locks for doubt in await moves.in_doubt())
-    return set(re.findall(r"plane\(\W*(\w+)\W*\)", held))
+    return {tail for doubt in await moves.in_doubt() for tail in tails_held(doubt.locks)}
+
+
+def tails_held(locks: str) -> list[str]:
+    """The planes among the rows that an in-doubt transaction names."""
+    return re.findall(r"plane\(tail='(\w+)'\)", locks)
 
 
 async def audit(term: Term) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -80,16 +81,23 @@ class Column:
             return self._up.wait()
 
     def kill_one(self, service: str, dice: random.Random) -> bool:
-        """SIGKILL a random running instance of `service`."""
+        """SIGKILL a running instance of `service`: the elected one where there is one, else by chance."""
         pids = self.pids(service)
         if not pids:
             return False
+        leading = [pid for pid in pids if pid in self.leaders()]
         try:
-            os.kill(dice.choice(pids), signal.SIGKILL)
+            os.kill(dice.choice(leading or pids), signal.SIGKILL)
         except ProcessLookupError:  # it died meanwhile, of something else; the next try finds another
             return False
         self.seen.kills += 1
+        self.seen.kills_of_the_leader += bool(leading)
         return True
+
+    def leaders(self) -> set[int]:
+        """The processes that lead now, by the owners the admin port names."""
+        locks = ((self.status() or {}).get("locks") or {}).get("rows") or []
+        return {int(pid) for one in locks for pid in re.findall(r"pid (\d+)", str(one.get("owner")))}
 
     def pids(self, service: str) -> list[int]:
         """Of the instances that are up."""
