@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger("atoll.outbox")
 
 BATCH = 200
-CLAIM_S = 30.0
+CLAIM_S = 3.0
 
 
 class Outbox:
@@ -41,6 +41,8 @@ class Outbox:
         self.database = database
         self._idle_s_max = idle_s_max
         self._unknown: set[str] = set()
+        self._held: list[Staged] = []
+        self._held_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Outbox of {self.database.name}>"
@@ -79,7 +81,12 @@ class Outbox:
 
     async def relay_once(self) -> int:
         """Carry one batch; answers how many messages left. For tests, and for `relay`."""
-        staged = await self.database.relaying.staged(BATCH, claim_s=CLAIM_S)
+        now = clock.lease_now()
+        held = self._held if now < self._held_until else []
+        self._held = []  # what a broker in trouble did not take is tried again while its claim is ours
+        if not held:
+            self._held_until = now + CLAIM_S
+        staged = [*held, *await self.database.relaying.staged(BATCH - len(held), claim_s=CLAIM_S)]
         moved, failed = 0, None
         for name, group in groupby(
             sorted(staged, key=lambda s: (s.queue, s.position)), key=lambda s: s.queue
@@ -87,9 +94,10 @@ class Outbox:
             if (broker := self._broker_of(name)) is None:
                 continue
             try:
-                moved += await self._carry(broker, name, list(group))
+                moved += await self._carry(broker, name, mine := list(group))
             except (NotApplied, OutcomeUnknown) as error:  # one queue's trouble is not the others'
                 failed = error
+                self._held += mine
         if failed is not None and not moved:
             raise failed
         return moved
