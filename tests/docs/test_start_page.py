@@ -15,7 +15,7 @@ MISUSES = {
     "a queue of orders takes orders": "async def bad() -> None:\n    await placed.put('not an order')\n",
     "a lock needs a store": "Lock(broker, 'x')\n",
     "a token has no arithmetic with text": "async def bad(term: Term) -> None:\n    x: str = term.token\n",
-    "a worker takes what its queue holds": "@placed.worker()\nasync def bad(n: int, d: Delivery) -> None: pass\n",
+    "a worker takes its queue's type": "@placed.worker()\nasync def bad(n: int, d: Delivery) -> None: pass\n",
 }
 
 
