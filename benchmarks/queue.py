@@ -1,87 +1,70 @@
-"""A durable queue on SQLite, beside persist-queue and plain sqlite3, in one run on one folder.
+"""A durable queue on SQLite, beside persist-queue and plain sqlite3.
 
-`python -m benchmarks.queue [--seconds 3] [--folder DIR]`. One message is a put, a take and an
-acknowledgement, each on the disk before the next. Figures are messages a second and their ratio to plain
-sqlite3 with one worker; beside them the folder's own fsync, and the forced writes a message cost, counted in
-a run of their own.
+One message is a put, a take and an acknowledgement, each on the disk before the next: three trips to the
+post office. Who comes with many letters at once should not have to make three trips for each.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import multiprocessing
-import os
+import json
 import sqlite3
-import statistics
-import tempfile
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Loop = Callable[[str, float], int]
+from benchmarks.measure import (
+    Expected,
+    Result,
+    Size,
+    Spread,
+    forced,
+    number,
+    paired,
+    processes,
+    ratios,
+    ready,
+)
+
+from atoll import clock
+from atoll.engines.sqlite.broker import SqliteBroker
+from atoll.ports.broker import Message
+
 BODY = b"x" * 200
+PLAIN = "plain sqlite3"
 
 
-class Forced:
-    """Counts the forced writes of Atoll's own SQLite, by a VFS that passes everything on."""
-
-    def __init__(self) -> None:
-        import apsw
-
-        count = self
-        count.number = 0
-
-        class File(apsw.VFSFile):
-            def xSync(self, flags: int) -> None:
-                count.number += 1
-                super().xSync(flags)
-
-        class System(apsw.VFS):
-            def __init__(self) -> None:
-                super().__init__("counting", "unix", makedefault=True)
-
-            def xOpen(self, name: Any, flags: Any) -> Any:
-                return File("unix", name, flags)
-
-        self.system = System()
-
-
-async def _atoll_worker(broker: Any, queue: str, until: float) -> int:
-    from atoll import clock
-    from atoll.ports.broker import Message
-
+async def _worker(broker: SqliteBroker, until: float) -> int:
     done = 0
     while time.perf_counter() < until:
-        await broker.put(queue, [Message(id=clock.unique_id(), body=BODY)])
-        for taken in await broker.take(queue, 1, lease_s=30):
-            await broker.acknowledge(queue, [taken.receipt])
+        await broker.put("q", [Message(id=clock.unique_id(), body=BODY)])
+        for taken in await broker.take("q", 1, lease_s=30):
+            await broker.acknowledge("q", [taken.receipt])
             done += 1
     return done
 
 
-def atoll_queue(path: str, seconds: float, tasks: int = 1) -> int:
-    """`tasks` tasks in one process, each putting, taking, acknowledging."""
-    from atoll.engines.sqlite.broker import SqliteBroker
+def run_atoll(path: str, workers: int, seconds: float, worker: bool = False) -> float:
+    """`workers` tasks in one process."""
 
-    async def body() -> int:
+    async def body() -> float:
         async with SqliteBroker(path) as broker:
-            until = time.perf_counter() + seconds
-            return sum(await asyncio.gather(*(_atoll_worker(broker, "q", until) for _ in range(tasks))))
+            await broker.open()
+            if worker:
+                ready()
+            began = time.perf_counter()
+            until = began + seconds
+            done = await asyncio.gather(*(_worker(broker, until) for _ in range(workers)))
+            return sum(done) / (time.perf_counter() - began)
 
     return asyncio.run(body())
 
 
-def atoll_64(path: str, seconds: float) -> int:
-    """64 tasks in one process."""
-    return atoll_queue(path, seconds, 64)
-
-
-def plain_queue(path: str, seconds: float) -> int:
-    """What one writes by hand: WAL, FULL, BEGIN IMMEDIATE, a commit for each step."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+def _plain(path: str, seconds: float, worker: bool = False) -> int:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(
@@ -94,6 +77,8 @@ def plain_queue(path: str, seconds: float) -> int:
         connection.execute("COMMIT")
         return rows
 
+    if worker:
+        ready()
     done, until = 0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         commit("INSERT INTO q (until, body) VALUES (0, ?)", (BODY,))
@@ -109,127 +94,94 @@ def plain_queue(path: str, seconds: float) -> int:
     return done
 
 
-def persist_queue(path: str, seconds: float, queue: Any = None) -> int:
-    """persist-queue's SQLiteAckQueue, with the commits it makes by itself."""
-    import persistqueue
-
-    queue = queue or persistqueue.SQLiteAckQueue(path, multithreading=True, auto_commit=True)
-    done, until = 0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        queue.put(BODY)
-        item = queue.get()
-        queue.ack(item)
-        done += 1
-    return done
-
-
-def threads(loop: Callable[[], int], count: int) -> int:
-    """The same loop on `count` threads."""
+def _threads(loop: Callable[[], int], count: int) -> float:
     answers: list[int] = []
+    began = time.perf_counter()
     started = [threading.Thread(target=lambda: answers.append(loop())) for _ in range(count)]
     for thread in started:
         thread.start()
     for thread in started:
         thread.join()
-    return sum(answers)
+    return sum(answers) / (time.perf_counter() - began)
 
 
-def plain_64(path: str, seconds: float) -> int:
-    """64 threads with a connection each."""
-    return threads(lambda: plain_queue(path, seconds), 64)
+def run_plain(path: str, workers: int, seconds: float, worker: bool = False) -> float:
+    """What one writes by hand: WAL, FULL, BEGIN IMMEDIATE, a commit for each step; a connection a thread."""
+    return _threads(lambda: _plain(path, seconds, worker), workers)
 
 
-def persist_64(path: str, seconds: float) -> int:
-    """64 threads on one queue object."""
+def run_persist(path: str, workers: int, seconds: float, worker: bool = False) -> float:
+    """persist-queue's SQLiteAckQueue on one object, with the commits it makes by itself."""
     import persistqueue
 
     queue = persistqueue.SQLiteAckQueue(path, multithreading=True, auto_commit=True)
-    return threads(lambda: persist_queue(path, seconds, queue), 64)
+
+    def loop() -> int:
+        done, until = 0, time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            queue.put(BODY)
+            queue.ack(queue.get())
+            done += 1
+        return done
+
+    return _threads(loop, workers)
 
 
-def _child(loop: Loop, path: str, seconds: float, gate: Any, answers: Any) -> None:
-    gate.wait()
-    answers.put(loop(path, seconds))
+def sides() -> dict[str, Callable[..., float]]:
+    """Those whose library is installed."""
+    found: dict[str, Callable[..., float]] = {"Atoll": run_atoll, PLAIN: run_plain}
+    try:
+        import persistqueue  # noqa: F401
+    except ImportError:
+        return found
+    return {**found, "persist-queue": run_persist}
 
 
-def processes(loop: Loop, count: int, path: str, seconds: float) -> int:
-    """The same loop in `count` processes on one file."""
-    context = multiprocessing.get_context("spawn")
-    gate, answers = context.Barrier(count), context.Queue()
-    children = [
-        context.Process(target=_child, args=(loop, path, seconds, gate, answers)) for _ in range(count)
+def run(folder: Path, size: Size) -> Result:
+    """All crowds, every side in turns."""
+
+    def here(workers: int) -> dict[str, list[float]]:
+        runners = {
+            name: (lambda path, side=side: side(str(path), workers, size.seconds))  # type: ignore[misc]
+            for name, side in sides().items()
+        }
+        return paired(runners, folder, size.rounds)
+
+    def apart(side: str) -> Callable[[Path], float]:
+        return lambda path: sum(processes("benchmarks.queue", (side, str(path), str(size.seconds)), 4))
+
+    found = {"1 worker": here(1), "64 workers": here(64)}
+    found["4 processes"] = paired({side: apart(side) for side in ("Atoll", PLAIN)}, folder, size.rounds)
+    alone, crowd = found["1 worker"], found["64 workers"]
+    first, many = ratios(alone["Atoll"], alone[PLAIN]), ratios(crowd["Atoll"], alone[PLAIN])
+    rows = [
+        [side, *(Spread.of(found[c][side]) if side in found[c] else "-" for c in found)] for side in sides()
     ]
-    for child in children:
-        child.start()
-    total = sum(answers.get(timeout=seconds + 120) for _ in children)
-    for child in children:
-        child.join()
-    return total
+    rows.append(["Atoll / plain", *(f"{ratios(found[c]['Atoll'], found[c][PLAIN])} x" for c in found)])
+    counted = [[f"a message, {n} at once", number(_forced(folder, n, size))] for n in (1, 64)]
+    return Result(
+        title="Queue",
+        how="Messages a second, each put, taken and acknowledged, every step forced to the disk; "
+        f"middle (lowest - highest) of {size.rounds} rounds.",
+        tables=[(("", *found), rows), (("forced writes for", "each"), counted)],
+        expected=[
+            Expected("1 worker: 0.7 x plain alone", f"{first} x", first.middle >= 0.7),
+            Expected("64 workers: 10 x plain alone", f"{many} x", many.middle >= 10),
+        ],
+        notes=[
+            "persist-queue is not made for several processes on one file. Plain sqlite3 forces 3 a message."
+        ],
+    )
 
 
-def fsync_p50_ms(folder: Path) -> float:
-    """What one forced write of 4 KiB costs in this folder, the middle of 200."""
-    times = []
-    with open(folder / "fsync", "wb") as file:
-        for _ in range(200):
-            file.write(b"x" * 4096)
-            file.flush()
-            start = time.perf_counter()
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
-
-
-def measure(folder: Path, seconds: float) -> list[tuple[str, str, float, str]]:
-    """(who, how many, messages a second, forced writes a message)."""
-    rows: list[tuple[str, str, float, str]] = []
-
-    def run(who: str, crowd: str, loop: Loop, counted: str = "-") -> None:
-        path = str(folder / f"{len(rows)}.db")
-        start = time.perf_counter()
-        done = loop(path, seconds)
-        took = time.perf_counter() - start
-        if counted == "count":
-            forced = Forced()
-            most = loop(str(folder / f"{len(rows)}-counted.db"), 0.5)
-            forced.system.unregister()
-            counted = f"{forced.number / max(most, 1):.2f}"
-        rows.append((who, crowd, done / max(took if crowd[0] != "4" else seconds, seconds), counted))
-
-    def four(loop: Loop) -> Loop:
-        return lambda path, seconds: processes(loop, 4, path, seconds)
-
-    run("plain sqlite3", "1", plain_queue, "3")
-    run("persist-queue", "1", persist_queue)
-    run("Atoll", "1", atoll_queue, "count")
-    run("plain sqlite3", "64 threads", plain_64, "3")
-    run("persist-queue", "64 threads", persist_64)
-    run("Atoll", "64 tasks", atoll_64, "count")
-    run("plain sqlite3", "4 processes", four(plain_queue), "3")
-    run("Atoll", "4 processes", four(atoll_queue))
-    run("Atoll", "4 x 64 tasks", four(atoll_64))
-    return rows
-
-
-def report(seconds: float, folder: Path | None = None) -> str:
-    """The table, as text."""
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        p50 = fsync_p50_ms(Path(made))
-        rows = measure(Path(made), seconds)
-    alone = rows[0][2]
-    lines = [
-        f"Durable queue on SQLite: put + take + acknowledge, each forced; fsync p50 {p50:.2f} ms, "
-        f"{os.cpu_count()} cores, {seconds:g} s each",
-        f"{'':<16}{'workers':<16}{'messages/s':>12}{'x plain alone':>16}{'forced/message':>16}",
-        *(f"{who:<16}{crowd:<16}{rate:>12,.0f}{rate / alone:>16.2f}{n:>16}" for who, crowd, rate, n in rows),
-        "persist-queue is not made for several processes on one file.",
-    ]
-    return "\n".join(lines)
+def _forced(folder: Path, workers: int, size: Size) -> float:
+    path = str(folder / f"forced-{workers}.db")
+    run_atoll(path, 1, 0.01)
+    with forced() as counting:
+        rate = run_atoll(path, workers, 0.5)
+        return counting.count / max(rate * 0.5, 1)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--folder", type=Path, default=None)
-    options = parser.parse_args()
-    print(report(options.seconds, options.folder))
+    _, _, side, path, seconds, _ = sys.argv
+    print(json.dumps(sides()[side](path, 1, float(seconds), True)), flush=True)
