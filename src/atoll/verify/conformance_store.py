@@ -7,13 +7,20 @@ engine does not claim raises NotTested.
 
 from __future__ import annotations
 
-from atoll.verify import conformance_lease, conformance_observe, conformance_range, conformance_transact
+from atoll.verify import (
+    conformance_guard,
+    conformance_lease,
+    conformance_observe,
+    conformance_range,
+    conformance_transact,
+)
 from atoll.verify.conformance import Cases, NotTested, Violation
 
 __all__ = ["CASES", "NotTested", "Violation"]
 
 CASES: Cases = [
     *conformance_transact.CASES,
+    *conformance_guard.CASES,
     *conformance_range.CASES,
     *conformance_observe.CASES,
     *conformance_lease.CASES,

@@ -1,4 +1,4 @@
-"""Conformance of a Store's verbs: get, put_if, delete_if, transact, guards, limits.
+"""Conformance of a Store's verbs: get, put_if, delete_if, transact, limits.
 
 Every sentence of the port turned into a question, asked of the engine as a stranger would: by its
 answers alone.
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import cast
 
 from atoll import clock
-from atoll.errors import ConfigurationError, LimitReached, Refused
+from atoll.errors import ConfigurationError, LimitReached
 from atoll.ports.register import Applied, Entry, Unmet
-from atoll.ports.store import Store, Token, absent, created, delete, equals, put, unchanged
-from atoll.verify.conformance import Cases, NotTested, Violation, case, expect, expect_raises, place
+from atoll.ports.store import Store, absent, created, delete, equals, put, unchanged
+from atoll.verify.conformance import Cases, NotTested, case, expect, expect_raises, place
 
 Make = Callable[[], Store]
 CASES: Cases = []
@@ -306,66 +306,6 @@ async def limits_are_kept_exactly(make: Make) -> None:
 async def an_empty_key_is_refused(make: Make) -> None:
     async with make() as store:
         await expect_raises(ConfigurationError, store.transact(put("", b"")), "an empty key")
-
-
-class Held:
-    """A guard as a lock would give it."""
-
-    def __init__(self, owner_key: str, token: Token) -> None:
-        self.owner_key = owner_key
-        self.token = token
-
-    def check(self) -> None:
-        return None
-
-
-@case(CASES)
-async def a_guard_lets_only_the_owner_write(make: Make) -> None:
-    async with make() as store:
-        at, epoch = place(), await store.epoch()
-        owner = await written(store, at + "owner", b'{"owner": "api-2", "since": 1.0}')
-        held = Held(at + "owner", Token(epoch, owner.revision))
-        applied(await store.transact(put(at + "k", b"1"), guard=held))
-        unmet(await store.transact(put(at + "k", b"2"), compare=[absent(at + "k")], guard=held))
-        elsewhere = Held(at + "owner", Token(epoch + 1, owner.revision))
-        await expect_raises(Refused, store.transact(put(at + "k", b"2"), guard=elsewhere), "another epoch")
-        await written(store, at + "owner", b'{"owner": "api-3", "since": 2.0}')
-        late = store.transact(put(at + "k", b"3"), guard=held)
-        error = await expect_raises(Refused, late, "a guard whose owner key was written again")
-        expect(at + "owner" in str(error), f"the sentence does not name the owner key: {error}")
-        applied(await store.transact(delete(at + "owner")))
-        await expect_raises(Refused, store.transact(put(at + "k", b"4"), guard=held), "an owner gone")
-        entry = (await store.get(at + "k")).entry
-        expect(entry and entry.value == b"1", f"a refused transaction wrote {entry}")
-
-
-@case(CASES)
-async def a_guard_is_judged_inside_the_transaction(make: Make) -> None:
-    async with make() as store:
-        at, epoch = place(), await store.epoch()
-
-        async def write_until_refused(held: Held, number: int) -> int:
-            last = 0
-            for _ in range(number):
-                await asyncio.sleep(0)
-            try:
-                for _ in range(1_000):
-                    last = applied(await store.transact(put(f"{at}{number}", b""), guard=held)).revision
-            except Refused:
-                return last
-            raise Violation("a guard whose owner key was written again lets every write through")
-
-        for _ in range(8):
-            owner = await written(store, at + "owner", b"one")
-            held = Held(at + "owner", Token(epoch, owner.revision))
-            writers = [asyncio.create_task(write_until_refused(held, number)) for number in range(4)]
-            await asyncio.sleep(0.002)
-            takeover = await written(store, at + "owner", b"another")
-            newest = max(await asyncio.gather(*writers))
-            expect(
-                newest < takeover.revision,
-                f"a guarded write was applied as {newest}, after the takeover as {takeover.revision}",
-            )
 
 
 @case(CASES)
