@@ -171,7 +171,7 @@ def ask(port: int, path: str) -> int:
         (["nowhere"], "there is no module nowhere", 2),
         (["team:nothing"], "declares no queue nothing with a worker; it declares jobs, others", 2),
         (["json"], "declares nothing to run", 2),
-        (["team", "--processes", "0"], "give 1 or more", 2),
+        (["team", "--processes", "0"], "found 0; expected 1 or more", 2),
     ],
 )
 def test_wrong_words_are_answered_with_a_sentence(team: Path, words: list[str], says: str, code: int) -> None:

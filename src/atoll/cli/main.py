@@ -8,8 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from atoll.errors import AtollError, ConfigurationError, OutcomeUnknown
 
@@ -32,7 +37,19 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point: answers the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _answer(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE  # nothing more can be said, and that is no error of ours
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return YES if words else WRONG_WORDS
@@ -63,16 +80,54 @@ def run_verb(verb: str, rest: Sequence[str]) -> int:
     if not any("--json" in action.option_strings for action in parser._actions):
         parser.add_argument("--json", action="store_true", help="answer as JSON")
     options = parser.parse_args(rest)
+    asked = Ended()
     try:
-        return int(module.run(options))
+        with asked:
+            return int(module.run(options))
     except ConfigurationError as error:
         return complain(options.json, error, WRONG_WORDS)
     except OutcomeUnknown as error:
         return complain(options.json, error, NOT_KNOWN)
     except (AtollError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         return complain(options.json, error, COULD_NOT_ASK)
     except KeyboardInterrupt:
-        return 130
+        return 128 + asked.by
+
+
+class Ended:
+    """Inside, SIGTERM and SIGHUP end a verb as Ctrl-C does, so that what it started is cleared up.
+
+    `by`: the number of the signal. A verb that drains hears them itself instead.
+    """
+
+    def __init__(self) -> None:
+        self.by: int = signal.SIGINT
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
+                    self._before[number] = signal.signal(number, self._end)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _end(self, number: int, frame: object) -> None:
+        self.by = number
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
+            raise KeyboardInterrupt  # begun in a shell's background, where Ctrl-C is not heard
+        signal.raise_signal(signal.SIGINT)
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read our output has closed it, as `head` does."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in look.poll(0))
 
 
 def complain(as_json: bool, error: BaseException, code: int) -> int:

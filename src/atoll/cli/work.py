@@ -45,8 +45,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Work until SIGTERM or Ctrl-C; answers 0 when everything was drained."""
-    if options.processes < 1:
-        raise ConfigurationError(f"found --processes {options.processes}; give 1 or more.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     jobs = Jobs.of(options.module)  # also before starting children: a wrong name is said once

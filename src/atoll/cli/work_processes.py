@@ -22,6 +22,8 @@ from atoll.errors import NotSent
 log = logging.getLogger("atoll.work")
 
 RESTARTS_MAX, WITHIN_S = 5, 60.0
+_DRAINED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+"""The last two: it was told to stop before it had begun to work."""
 SAID = {200: "ok", 503: "not ready", 404: "ask /live or /ready", 400: "not a request"}
 
 
@@ -94,7 +96,7 @@ class Child:
             code = await ended
             self.alive = False
             if self._stop.is_set():
-                return YES if code == 0 else NO
+                return YES if code in _DRAINED else NO
             if self._gives_up(code):
                 return NO
             await asyncio.sleep(0.2 * 2 ** min(len(self._deaths), 5))

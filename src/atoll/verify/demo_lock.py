@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from atoll.verify import leash
+
 PROCESSES = 4
 LEASE_S = 0.4
 FROZEN_S = 0.75
@@ -72,10 +74,14 @@ def _column(way: str, name: str, folder: Path, freezes: int, progress: Callable[
     return Column(name=name, said_done=said, counted=counted, refused=refused, freezes=done)
 
 
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=leash.environment())
+
+
 @contextlib.contextmanager
 def _workers(way: str, folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
     command = [sys.executable, "-m", "atoll.verify.demo_lock", way, str(folder)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
+    workers = [_start(command) for _ in range(PROCESSES)]
     try:
         yield workers
     finally:
@@ -182,5 +188,6 @@ def _count_under_token(folder: Path) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
+    leash.hold()
     logging.disable(logging.CRITICAL)  # what happened is in the table
     print(*work(sys.argv[1], Path(sys.argv[2])))

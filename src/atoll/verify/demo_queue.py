@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atoll.verify import leash
+
 JOBS = 300
 WORKERS = 4
 WORK_S = 0.02
@@ -122,7 +124,9 @@ def _queue(folder: Path) -> Any:
 
 
 def _start(way: str, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "atoll.verify.demo_queue", way, str(folder)])
+    return subprocess.Popen(
+        [sys.executable, "-m", "atoll.verify.demo_queue", way, str(folder)], env=leash.environment()
+    )
 
 
 def _pop_and_work(folder: Path) -> None:
@@ -178,5 +182,6 @@ def main(way: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    leash.hold()
     if os.getppid() != 1:
         main(sys.argv[1], Path(sys.argv[2]))

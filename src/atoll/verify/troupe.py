@@ -17,6 +17,7 @@ from pathlib import Path
 from atoll import clock
 from atoll.errors import AtollError
 from atoll.ports.broker import Settled
+from atoll.verify import leash
 from atoll.verify.history import History, Type, load
 from atoll.verify.scenario import Bite, Hardship, Scenario
 from atoll.verify.worker import Part
@@ -95,6 +96,7 @@ class Troupe:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env=leash.environment(),
         )
         self.paths.append(path)
         self.scripts[name] = path

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll import urls
+from atoll.verify import leash
 from atoll.verify.faults import FaultDoor, Point, through
 from atoll.verify.history import History
 from atoll.verify.recorder import RecordingBroker, RecordingStore
@@ -85,4 +86,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    leash.hold()
     sys.exit(main(sys.argv))

@@ -56,7 +56,7 @@ class DatabaseOptions:
     """False: only a file and tables that are there already; nothing is made by asking."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_numbers(self, or_zero=("wait_s", "inbox_retention_s"))
 
 
 class SqliteDatabase:
