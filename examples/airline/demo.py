@@ -154,7 +154,8 @@ def in_doubt(folder: Path) -> int:
 def waiting(folder: Path) -> int:
     """Messages staged in a shard or not acknowledged in the queue."""
     staged = sum(count(s, "SELECT count(*) FROM atoll_outbox") for s in folder.glob("shard[0-9].db"))
-    return staged + count(folder / "queue.db", "SELECT count(*) FROM atoll_message WHERE state < 2")  # 2: settled
+    unsettled = "SELECT count(*) FROM atoll_message WHERE state < 2"
+    return staged + count(folder / "queue.db", unsettled)
 
 
 def logged(column: Column, pattern: str) -> int:

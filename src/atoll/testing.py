@@ -37,8 +37,9 @@ from atoll.verify.faults_in_process import (
     cancel_at_every_await,
     through,
 )
+from atoll.verify.virtual_accidents import START_S, Forbidden
 from atoll.verify.virtual_network import Cut, Link, Weather
-from atoll.verify.virtual_time import Deadlock, Endless, Forbidden, Killed, NotDeterministic, Simulation
+from atoll.verify.virtual_time import Deadlock, Endless, Killed, NotDeterministic, Simulation
 
 __all__ = [
     "Cut",
@@ -328,7 +329,7 @@ def _run_one(
     try:
         simulation.run(body)
     except BaseException as error:
-        after_s = simulation.loop.time() - virtual_time.START_S
+        after_s = simulation.loop.time() - START_S
         line = f"seed {seed}, after {after_s:.6g} virtual s. Again: ATOLL_SEED={seed} pytest -k {name}"
         error.add_note(line)
         print(f"{name}: {line}", file=sys.stderr)

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from atoll import clock
-from atoll.verify.virtual_time import Deadlock, Endless, Forbidden, Simulation, run
+from atoll.verify.virtual_accidents import Forbidden
+from atoll.verify.virtual_time import Deadlock, Endless, Simulation, run
 
 HISTORY = """
 import asyncio

@@ -20,21 +20,17 @@ import gc
 import hashlib
 import heapq
 import random
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from atoll import clock as _clock
+from atoll.verify.virtual_accidents import START_S, WALL_AHEAD_S, Forbidden, no_accidents, sentence
 
 T = TypeVar("T")
 
-START_S = 1_000.0
 LEASE_AHEAD_S = 50_000.0  # the three clocks differ on purpose: mixing them up shows
-WALL_AHEAD_S = 1_767_225_600.0 - START_S  # the run begins at 2026-01-01 00:00 UTC
 TRACE_LINES_MAX = 200_000
 COLLECT_EVERY = 50_000  # steps; Python's own moments to collect garbage are no part of the seed
 
@@ -45,10 +41,6 @@ class Deadlock(AssertionError):
 
 class Endless(AssertionError):
     """The run passed its bound of virtual seconds or of steps."""
-
-
-class Forbidden(AssertionError):
-    """Something that a seed cannot repeat: a thread, a socket, a real sleep."""
 
 
 class NotDeterministic(AssertionError):
@@ -193,18 +185,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if "handle" in context and isinstance(error, Exception):
             self.failures.append(error)  # a callback that raised; a task's own error is its awaiter's
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_soon_threadsafe(  # type: ignore[override]  # asyncio's own has no name for its arguments' types
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> Any:
         if asyncio._get_running_loop() is not self and self.is_running():
-            raise Forbidden(_sentence("a call from another thread"))
+            raise Forbidden(sentence("a call from another thread"))
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        raise Forbidden(_sentence("a thread (run_in_executor, to_thread)"))
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # as above
+        raise Forbidden(sentence("a thread (run_in_executor, to_thread)"))
 
 
 def _refuse(name: str) -> Any:
     def refuse(self: VirtualLoop, *args: Any, **kwargs: Any) -> Any:
-        raise Forbidden(_sentence(f"the outside world (loop.{name})"))
+        raise Forbidden(sentence(f"the outside world (loop.{name})"))
 
     return refuse
 
@@ -217,13 +211,6 @@ for _name in (
     setattr(VirtualLoop, _name, _refuse(_name))
 
 
-def _sentence(what: str) -> str:
-    return (
-        f"found {what} in a simulated run; a seed cannot repeat it. Expected everything to go through "
-        "the world's ports and the event loop. Put it behind a port, or test it in real time."
-    )
-
-
 def _label(handle: Any) -> str:
     callback = handle._callback
     owner = getattr(callback, "__self__", None)
@@ -234,7 +221,8 @@ def _label(handle: Any) -> str:
 
 def _where(task: asyncio.Task[Any]) -> str:
     """The innermost line of the task that is not asyncio's."""
-    frames, inner = [], task.get_coro()
+    inner: Any = task.get_coro()
+    frames = []
     while inner is not None:
         frame = getattr(inner, "cr_frame", None) or getattr(inner, "ag_frame", None)
         if frame is not None:
@@ -317,7 +305,7 @@ class Simulation:
         context = contextvars.copy_context()
         context.run(_clock._current.set, self.clock)
         context.run(_process.set, self.main)
-        with _no_accidents(loop, self.seed):
+        with no_accidents(loop, self.seed):
             try:
                 task = context.run(loop.create_task, body(), name="main")
                 answer: T = loop.run_until_complete(task)
@@ -355,43 +343,3 @@ async def _settle(tasks: list[asyncio.Task[Any]], loop: VirtualLoop) -> None:
 def run(body: Callable[[], Coroutine[Any, Any, T]], seed: int = 0) -> T:
     """Run `body` in virtual time; the same seed gives the same run."""
     return Simulation(seed).run(body)
-
-
-@contextmanager
-def _no_accidents(loop: VirtualLoop, seed: int) -> Iterator[None]:
-    """For code that runs on `loop`: `time` is virtual, `random` seeded, real sleeps and threads refused.
-
-    Garbage is collected at counted steps, because the end of an async generator is an event.
-    """
-    before = (time.time, time.monotonic, time.sleep, threading.Thread.start)
-    dice = random.getstate()
-    real_time, real_monotonic, real_sleep, real_start = before
-
-    def virtual() -> bool:
-        return asyncio._get_running_loop() is loop
-
-    def sleep(seconds: float) -> None:
-        if virtual():
-            raise Forbidden(_sentence(f"time.sleep({seconds:g})"))
-        real_sleep(seconds)
-
-    def start(thread: threading.Thread) -> None:
-        if virtual():
-            raise Forbidden(_sentence(f"the start of a thread ({thread.name})"))
-        real_start(thread)
-
-    time.time = lambda: loop.time() + WALL_AHEAD_S if virtual() else real_time()
-    time.monotonic = lambda: loop.time() if virtual() else real_monotonic()
-    time.sleep = sleep
-    threading.Thread.start = start  # type: ignore[method-assign]
-    random.seed(f"{seed}/random")
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-        time.time, time.monotonic, time.sleep = before[:3]
-        threading.Thread.start = before[3]  # type: ignore[method-assign]
-        random.setstate(dice)
