@@ -192,7 +192,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Forbidden(sentence("a call from another thread"))
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # as above
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         raise Forbidden(sentence("a thread (run_in_executor, to_thread)"))
 
 
