@@ -44,11 +44,12 @@ class Turnstile:
 
     def acquire(self) -> None:
         """Wait for the turn; the caller has it until `release`."""
-        self._walk(wait=True)
+        if not self._stride():
+            self._walk(wait=True)
 
     def try_acquire(self) -> bool:
         """Take the turn if nobody has it and nobody waits; never blocks."""
-        return self._walk(wait=False)
+        return self._stride() if _OFD is not None else self._walk(wait=False)
 
     def release(self) -> None:
         """Leave the counter."""
@@ -59,6 +60,13 @@ class Turnstile:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
+
+    def _stride(self) -> bool:
+        """All places at once, when the hall is empty: two calls of the kernel instead of nine."""
+        if _OFD is None or not self._lock(COUNTER, PLACES, wait=False):
+            return False
+        self._unlock(COUNTER + 1, PLACES - 1)
+        return True
 
     def _walk(self, *, wait: bool) -> bool:
         held: int | None = None
@@ -74,10 +82,10 @@ class Turnstile:
                 self._unlock(held)
         return True
 
-    def _lock(self, place: int, *, wait: bool) -> bool:
+    def _lock(self, place: int, count: int = 1, *, wait: bool) -> bool:
         try:
             if _OFD is not None and _OFD_WAIT is not None:
-                request = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+                request = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, count, 0)
                 fcntl.fcntl(self._descriptors[0], _OFD_WAIT if wait else _OFD, request)
             else:
                 fcntl.flock(self._descriptors[place], fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -87,11 +95,11 @@ class Turnstile:
             return False
         return True
 
-    def _unlock(self, place: int) -> None:
+    def _unlock(self, place: int, count: int = 1) -> None:
         if not self._descriptors:
             return
         if _OFD is not None:
-            request = struct.pack("@hhqqi0q", fcntl.F_UNLCK, os.SEEK_SET, place, 1, 0)
+            request = struct.pack("@hhqqi0q", fcntl.F_UNLCK, os.SEEK_SET, place, count, 0)
             fcntl.fcntl(self._descriptors[0], _OFD, request)
         else:
             fcntl.flock(self._descriptors[place], fcntl.LOCK_UN)
