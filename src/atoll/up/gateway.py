@@ -40,6 +40,7 @@ DEADLINE = b"atoll-deadline"
 WHOLE_BYTES_MAX = 1024 * 1024  # an answer this short is read whole, so a death half-way can be retried
 NEVER_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout)
 DIED = (httpcore.NetworkError, httpcore.ProtocolError)
+STOPPING = b"the gateway stopped before this was answered: it may have happened\n"
 CONNECT_S = 2.0
 IDLE_S = 2.0  # shorter than servers keep a connection, so that a dying one is not chosen
 
@@ -107,6 +108,10 @@ class Gateway:
                 self.refused += 1
         except ConnectionResetError:
             status = 499  # the visitor left
+        except asyncio.CancelledError:  # the grace of a drain is over; this task ends with this answer
+            status = 503
+            with contextlib.suppress(Exception):  # where its head was sent already, the connection ends
+                await answer(send, status, STOPPING, [(b"content-type", b"text/plain; charset=utf-8")])
         finally:
             if traffic:
                 traffic.in_flight -= 1

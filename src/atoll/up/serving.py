@@ -21,6 +21,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEAD_BYTES_MAX = 64 * 1024
+HEAD_S = 10.0
+"""How long a visitor may take to say what it wants; also how long a connection may idle."""
 CONNECTIONS_MAX = 2000
 BACKLOG = 1024
 
@@ -104,11 +106,48 @@ def _server(application: Application, grace_s: float, accepting: asyncio.Event) 
             accepting.set()
 
     config = uvicorn.Config(
-        application, http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
+        application, http=_impatient(), ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS_MAX,
         timeout_graceful_shutdown=max(1, round(grace_s)), h11_max_incomplete_event_size=HEAD_BYTES_MAX,
     )  # fmt: skip
     return Quiet(config)
+
+
+def _impatient() -> Any:
+    """HTTP/1.1 that waits HEAD_S at most for a whole head, so that half requests take no places for ever."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        _due: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._look()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._look()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._look()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop()
+
+        def _look(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop()
+            elif self._due is None and not self.transport.is_closing():
+                self._due = self.loop.call_later(HEAD_S, self.transport.close)
+
+        def _stop(self) -> None:
+            if self._due is not None:
+                self._due.cancel()
+                self._due = None
+
+    return Impatient
 
 
 def missing(error: ModuleNotFoundError) -> MissingExtra:
