@@ -166,6 +166,29 @@ def test_a_block_opens_with_its_promise() -> None:
     assert missing == []
 
 
+def unproved(head: str) -> list[str]:
+    """What a block's "Proved by" names and is not there: a workload of verify, a test file."""
+    from atoll.verify.run import NAMES
+
+    proof = head.partition("Proved by:")[2]
+    workloads = [w for w in re.findall(r"--workload (\w+)", proof) if w not in NAMES]
+    tests = [t for t in re.findall(r"tests/[\w/]+\.py", proof) if not (ROOT / t).is_file()]
+    named = re.search(r"--workload \w+|tests/[\w/]+\.py", proof)
+    return [*workloads, *tests] if named else ["nothing is named"]
+
+
+def test_what_proves_a_block_is_there() -> None:
+    for path in (HOUSE / "blocks").glob("[a-z]*.py"):
+        assert unproved(ast.get_docstring(ast.parse(path.read_text())) or "") == [], path.name
+
+
+@pytest.mark.parametrize(
+    "proof", ["", "atoll verify --workload nothing", "tests/blocks/test_nothing.py", "trust me"]
+)
+def test_a_proof_that_is_not_there_is_caught(proof: str) -> None:
+    assert unproved(f"Proved by: {proof}")
+
+
 def test_no_public_name_equals_a_submodule() -> None:
     import atoll
 

@@ -3,7 +3,7 @@
 Promise: when one of the coroutines raises, the body is cancelled and the error comes out of the block;
 when the body is left, all of them are cancelled and waited for, at most `GRACE_S`.
 What can break it: a coroutine that neither awaits nor lets itself be cancelled.
-Proved by: its own tests; no fault of a store can reach it
+Proved by: tests/blocks/test_background.py
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ into the same book, so the first of them decides, and everybody else reads.
 
 Promise: of one transaction there is at most one decision, and whoever reads it reads the same.
 What can break it: a state store that forgets acknowledged writes; removing the keys by hand.
-Proved by: atoll verify --workload transaction
+Proved by: tests/blocks/test_transaction_kill.py, tests/algorithms/test_two_phase.py, make demo
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ open only to the newest.
 Promise: one leader in the store at a time; its function is cancelled when its lease is over, and runs
 elsewhere; tokens rise from term to term.
 What can break it: without fence or guard, a frozen leader acts late.
-Proved by: atoll verify --workload lock
+Proved by: atoll verify --workload lock (the same recipe), tests/blocks/test_election.py
 """
 
 from __future__ import annotations

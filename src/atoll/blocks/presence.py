@@ -5,7 +5,7 @@ not come out, and sees to what he left.
 
 Promise: while the sign hangs, its coordinator has lived within the lease; a wrong guess costs an abort.
 What can break it: nothing that matters; decisions do not rest on it.
-Proved by: atoll verify --workload transaction
+Proved by: tests/blocks/test_transaction_kill.py, tests/algorithms/test_two_phase.py, make demo
 """
 
 from __future__ import annotations

@@ -56,6 +56,11 @@ class Worker:
                 raise ConfigurationError(
                     f"{what}={getattr(self, what)} of worker {self.name}; give 1 or more."
                 )
+        for what in ("retry_s", "retry_s_max"):
+            if not getattr(self, what) >= 0:
+                raise ConfigurationError(
+                    f"{what}={getattr(self, what)} of worker {self.name}; give 0 or more seconds."
+                )
         if not 0 < self.recovery_s <= self.run_s_max:
             raise ConfigurationError(
                 f"recovery_s={self.recovery_s} of worker {self.name}; expected more than 0 and at most "

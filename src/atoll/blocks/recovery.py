@@ -6,7 +6,7 @@ book. If nothing stands there and its owner is gone, write "did not happen" firs
 Promise: a transaction in doubt is finished by whoever lives, by the one decision in the state store; one
 that may have had a decision which is no longer kept is left standing and shown.
 What can break it: no instance that runs `recover()`.
-Proved by: atoll verify --workload transaction
+Proved by: tests/blocks/test_transaction_kill.py, tests/algorithms/test_two_phase.py, make demo
 """
 
 from __future__ import annotations

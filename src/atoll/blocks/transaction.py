@@ -7,7 +7,7 @@ Promise: every database commits or none; when the block is left without an error
 an error other than OutcomeUnknown says that nothing happened. Rows written are nobody else's until then.
 What can break it: a reader may meet one database after the commit and another before it, for as long as it
 takes to carry the decision there; what was only read is not held; a database restored from a backup.
-Proved by: atoll verify --workload transaction
+Proved by: tests/blocks/test_transaction_kill.py, tests/algorithms/test_two_phase.py, make demo
 """
 
 from __future__ import annotations
