@@ -235,3 +235,29 @@ async def _opened(make: Callable[[str], Any], url: str) -> None:
     handle = make(url)
     await handle.open()
     await handle.close()
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_read_is_one_snapshot_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    if kind == "async":
+        engine: Any = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    else:
+        engine = create_engine(f"sqlite:///{path}")
+    database = atoll.database(engine)
+
+    async def scalar(session: Any, sql: str) -> Any:
+        answer = session.execute(text(sql))
+        return (await answer if kind == "async" else answer).scalar()
+
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("CREATE TABLE t (n INTEGER)")
+    async with database:
+        async with database.read() as session:
+            with sqlite3.connect(path) as raw:
+                raw.execute("INSERT INTO t VALUES (1)")
+            assert await scalar(session, "SELECT count(*) FROM t") == 0
+            assert await scalar(session, "SELECT count(*) FROM t") == 0
+        async with database.read() as session:
+            assert await scalar(session, "SELECT count(*) FROM t") == 1

@@ -121,6 +121,23 @@ class SqlAlchemyDatabase:
                 with explaining("COMMIT"):
                     plain.commit()
 
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Any]:
+        """A session on one snapshot; what is written in it is rolled back at its end."""
+        await self.open()
+        if self._asyncio is not None:
+            from sqlalchemy.ext.asyncio import async_sessionmaker
+
+            async with async_sessionmaker(self._asyncio, expire_on_commit=False)() as session:
+                await (await session.connection()).run_sync(_begin_reading)
+                yield session
+                await session.rollback()
+        else:
+            with sessionmaker(self._plain, expire_on_commit=False)() as plain:
+                _begin_reading(plain.connection())
+                yield plain
+                plain.rollback()
+
     # --- Relaying ---
 
     async def staged(self, limit: int, *, claim_s: float) -> Sequence[Staged]:
@@ -295,3 +312,10 @@ def adapt(tx: object) -> Joined | None:
 
 
 register(adapt)
+
+
+def _begin_reading(connection: Connection) -> None:
+    """BEGIN, unless the driver has: sqlite3 sends none before a SELECT, and each would see another state."""
+    if not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+        connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").all()

@@ -88,6 +88,10 @@ class Database(Protocol):
         """A transaction in the user's own terms: commits at the end, rolls back on an error."""
         ...
 
+    def read(self) -> AbstractAsyncContextManager[Any]:
+        """The same for reading only: one snapshot, and nothing done in it stays."""
+        ...
+
 
 class Adapter(Protocol):
     """Recognises a transaction object of some library, and answers the Joined that works on it."""

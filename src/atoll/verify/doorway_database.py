@@ -79,9 +79,8 @@ class DoorwayDatabase:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def read(self) -> Any:
-        """The engine's own read-only transaction, where it has one."""
-        return self._inner.read()  # type: ignore[attr-defined]
+    def read(self) -> AbstractAsyncContextManager[Any]:
+        return self._inner.read()
 
     def begin(self) -> AbstractAsyncContextManager[Any]:
         return self._begin()
