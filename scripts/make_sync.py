@@ -50,7 +50,7 @@ LEAD = '''
 SHELLS = [
     Shell("Store", "atoll.ports.store", skip=frozenset({"leasing", "history"})),
     Shell("Broker", "atoll.ports.broker", skip=frozenset({"leased", "inspecting"})),
-    Shell("Database", "atoll.ports.joined", skip=frozenset({"joined", "relaying", "participant", "begin"})),
+    Shell("Database", "atoll.ports.joined", skip=frozenset({"joined", "relaying", "participant", "begin", "read"})),
     Shell("Held", "atoll.blocks.lock", skip=HOLDING, here=frozenset({"fence"})),
     Shell("Term", "atoll.blocks.election", skip=HOLDING, here=frozenset({"fence"})),
     Shell("Lock", "atoll.blocks.lock", built=True),
