@@ -23,7 +23,7 @@ from atoll.algorithms.backoff import full_jitter
 from atoll.blocks.holding import Holding, asking, mark, own, refuse_reentry
 from atoll.blocks.lock import Holder, checked_name, known
 from atoll.blocks.ownership import Keys, look, read_owner
-from atoll.errors import ConfigurationError, LeaderLost, NotSent, OutcomeUnknown
+from atoll.errors import ConfigurationError, LeaderLost, NotApplied, OutcomeUnknown, Taken
 from atoll.ports.observer import Event, LeaderElected, LeaderEnded, emit
 from atoll.ports.store import Store, Token
 
@@ -96,7 +96,9 @@ class Election:
         while True:
             try:
                 term = await self._campaign()
-            except (NotSent, OutcomeUnknown) as error:
+            except Taken:
+                raise  # the deadline in force has passed
+            except (NotApplied, OutcomeUnknown) as error:
                 failures += 1
                 if failures == 1:
                     log.warning("%s: cannot campaign, trying on: %s", self.name, error)

@@ -6,6 +6,7 @@ every handle of that name in this process. A forked child has counters of its ow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Self
@@ -192,7 +193,7 @@ def check(message: Message, knobs: BrokerKnobs) -> None:
     """Refuse what no broker would carry."""
     if not message.id:
         raise ConfigurationError("found a message without an id; expected a unique one. Use unique_id().")
-    if not message.delay_s >= 0:
+    if not 0 <= message.delay_s < math.inf:
         raise ConfigurationError(f"message {message.id!r} has delay_s={message.delay_s}; expected 0 or more.")
     if len(message.body) > knobs.body_bytes_max:
         raise LimitReached(
