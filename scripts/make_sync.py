@@ -35,6 +35,7 @@ class Shell:
     by_hand: dict[str, str] = field(default_factory=dict)
 
 
+DATABASE = frozenset({"joined", "relaying", "participant", "begin", "read"})
 HOLDING = frozenset({"lease_ended", "close"})
 LEAD = '''
     def lead(
@@ -50,7 +51,7 @@ LEAD = '''
 SHELLS = [
     Shell("Store", "atoll.ports.store", skip=frozenset({"leasing", "history"})),
     Shell("Broker", "atoll.ports.broker", skip=frozenset({"leased", "inspecting"})),
-    Shell("Database", "atoll.ports.joined", skip=frozenset({"joined", "relaying", "participant", "begin", "read"})),
+    Shell("Database", "atoll.ports.joined", skip=DATABASE),
     Shell("Held", "atoll.blocks.lock", skip=HOLDING, here=frozenset({"fence"})),
     Shell("Term", "atoll.blocks.election", skip=HOLDING, here=frozenset({"fence"})),
     Shell("Lock", "atoll.blocks.lock", built=True),
