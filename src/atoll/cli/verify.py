@@ -60,6 +60,11 @@ def verified(options: argparse.Namespace) -> Report:
 
 def run(options: argparse.Namespace) -> int:
     """The verb: answers the exit code."""
+    if options.report and not options.report.parent.is_dir():
+        raise ConfigurationError(
+            f"found no folder {options.report.parent} for --report; expected it to be there. "
+            "Make it, or name another place. Nothing was run."
+        )
     done = verified(options)
     path = options.report or Path(f"verify-{done.wish.seed}.html")
     path.write_text(report.page(done), encoding="utf-8")
