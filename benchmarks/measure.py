@@ -154,23 +154,26 @@ class _File(apsw.VFSFile):
     def xSync(self, flags: int) -> None:
         self._forced.count += 1
         super().xSync(flags)
+        if self._forced.slower_s:
+            time.sleep(self._forced.slower_s)
 
 
 class Forced(apsw.VFS):
     """SQLite's forced writes in this process, counted by a VFS that passes everything on."""
 
-    def __init__(self) -> None:
+    def __init__(self, slower_s: float) -> None:
         super().__init__("counting", "unix", makedefault=True)
         self.count = 0
+        self.slower_s = slower_s
 
     def xOpen(self, name: Any, flags: Any) -> apsw.VFSFile:
         return _File(self, name, flags)
 
 
 @contextmanager
-def forced() -> Iterator[Forced]:
-    """Count the forced writes of every SQLite file that Atoll opens inside."""
-    counting = Forced()
+def forced(slower_s: float = 0.0) -> Iterator[Forced]:
+    """Count the forced writes of what is opened through apsw inside; make each `slower_s` slower."""
+    counting = Forced(slower_s)
     try:
         yield counting
     finally:
@@ -203,6 +206,10 @@ def processes(module: str, words: Sequence[str], count: int) -> list[Any]:
             child.stdin.write("go\n")
             child.stdin.close()
         return [json.loads(child.stdout.readline()) for child in children if child.stdout]
+    except BaseException:
+        for child in children:
+            child.kill()
+        raise
     finally:
         for child in children:
             child.wait(timeout=60)

@@ -148,7 +148,13 @@ def run(folder: Path, size: Size) -> Result:
         return paired(runners, folder, size.rounds)
 
     def apart(side: str) -> Callable[[Path], float]:
-        return lambda path: sum(processes("benchmarks.queue", (side, str(path), str(size.seconds)), 4))
+        def four(path: Path) -> float:
+            sides()[side](
+                str(path), 1, 0.01
+            )  # four that switch a new file to WAL at once lock each other out
+            return sum(processes("benchmarks.queue", (side, str(path), str(size.seconds)), 4))
+
+        return four
 
     found = {"1 worker": here(1), "64 workers": here(64)}
     found["4 processes"] = paired({side: apart(side) for side in ("Atoll", PLAIN)}, folder, size.rounds)
