@@ -71,7 +71,7 @@ def _head(size: Size) -> str:
         [
             "# Figures",
             "",
-            "Written by `make bench`. What was expected stands beside what was found, also where it was missed.",
+            "Written by `make bench`. What was expected stands beside what was found, held or missed.",
             f"Sides run in turns, {size.rounds} rounds of {size.seconds:g} s; compare within a table only.",
             "",
             *lines,

@@ -7,6 +7,7 @@ far apart they were and how much that varied, not a record.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -126,7 +127,8 @@ def paired(sides: dict[str, Callable[[Path], float]], folder: Path, rounds: int)
 
 def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Of the pairs of each round."""
-    return Spread.of([one / other for one, other in zip(mine, theirs, strict=True)])
+    pairs = zip(mine, theirs, strict=True)
+    return Spread.of([one / other if other else math.inf for one, other in pairs])
 
 
 def fsync_ms(folder: Path, times: int = 400) -> tuple[float, float]:

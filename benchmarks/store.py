@@ -154,8 +154,8 @@ def run(folder: Path, size: Size) -> Result:
         ],
         notes=[
             "64 writers are 64 tasks in Atoll, 64 threads on one connection elsewhere. A put changes threads "
-            "twice, so that the event loop never waits for a disk: the faster the disk, the more of the ratio is "
-            "that; the slower, the nearer it is to 1 alone, and the higher in a crowd. The last table has "
+            "twice, so that the event loop never waits for a disk: the faster the disk, the more that weighs; "
+            "the slower, the nearer the ratio is to 1 alone, and the higher in a crowd. The last table has "
             "every forced write made slower on purpose, for both.",
         ],
     )
