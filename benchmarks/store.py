@@ -154,7 +154,7 @@ def run(folder: Path, size: Size) -> Result:
         ],
         notes=[
             "64 writers are 64 tasks in Atoll, 64 threads on one connection elsewhere. A put changes threads "
-            "twice, so that the event loop never waits for a disk: the faster the disk, the more that weighs; "
+            "twice, so that the event loop never waits for a disk: the faster the disk, the more it weighs; "
             "the slower, the nearer the ratio is to 1 alone, and the higher in a crowd. The last table has "
             "every forced write made slower on purpose, for both.",
         ],
