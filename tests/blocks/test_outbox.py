@@ -13,6 +13,7 @@ import pytest
 
 import atoll
 from atoll import ConfigurationError, NotSent, Outbox, OutcomeUnknown, Queue
+from atoll.blocks.outbox import BATCH
 from atoll.ports.broker import Accepted, Message
 
 
@@ -114,6 +115,24 @@ async def test_a_message_for_a_queue_unknown_here_stays_and_is_said_once(
     assert await outbox.relay_once() == 0
     assert sum("no queue named placed-4" in r.getMessage() for r in caplog.records) == 1
     assert (await shop.relaying.waiting())[0] == 1
+    await shop.close()
+
+
+async def test_two_services_on_one_file_do_not_hold_up_each_others_messages(shop: Any) -> None:
+    await table(shop)
+    outbox = Outbox(shop)
+    mine, theirs = (Queue(atoll.broker("memory://"), f"placed-of-{who}", int) for who in ("me", "them"))
+    async with shop.begin() as db:
+        for n in range(BATCH):
+            await outbox.put(db, theirs, n)
+        await outbox.put(db, mine, 1)
+    name = theirs.name
+    del theirs
+    assert await outbox.relay_once() == 1, "a full batch of another's messages lay before mine"
+    assert await waiting(mine) == [b"1"]
+    assert await outbox.relay_once() == 0
+    left = await shop.relaying.staged(BATCH + 1, claim_s=30, queues=[name])
+    assert len(left) == BATCH, "what this process does not know, it also does not claim"
     await shop.close()
 
 

@@ -60,10 +60,10 @@ async def test_the_row_and_the_message_commit_together(tmp_path: Path, kind: str
         async with database.begin() as session:
             await run(session, "INSERT INTO sale (what) VALUES ('tea')")
             await joined_on(session).put(session, "sold", [message("1"), message("2")])
-        staged = await database.relaying.staged(10, claim_s=30)
+        staged = await database.relaying.staged(10, claim_s=30, queues=["sold"])
         assert [(s.queue, s.message) for s in staged] == [("sold", message("1")), ("sold", message("2"))]
         assert staged[0].position < staged[1].position
-        assert await database.relaying.staged(10, claim_s=30) == []
+        assert await database.relaying.staged(10, claim_s=30, queues=["sold"]) == []
         assert (await database.relaying.waiting())[0] == 2
         await database.relaying.forget([s.position for s in staged])
         assert await database.relaying.waiting() == (0, 0.0)

@@ -39,7 +39,7 @@ async def test_a_released_queue_opens_with_its_messages(released: Path, tmp_path
 async def test_a_released_database_keeps_outbox_inbox_and_fence(released: Path, tmp_path: Path) -> None:
     path = shutil.copy(released, tmp_path / "x.db")
     async with SqliteDatabase(path, options=DatabaseOptions(inbox_retention_s=1e12)) as database:
-        (staged,) = await database.staged(9, claim_s=1)
+        (staged,) = await database.staged(9, claim_s=1, queues=["sold"])
         assert (staged.queue, staged.message) == ("sold", Message(id="s", body=b"staged", key="k"))
         async with database.begin() as tx:
             assert not await database.joined.once(tx, "scope", "seen")

@@ -86,7 +86,7 @@ async def test_what_was_rolled_back_was_never_seen_staged_or_fenced(tmp_path: Pa
         assert await joined_on(tx).once(tx, "s", "m1")
         await joined_on(tx).fence(tx, "lock/a", Token(1, 1))
     async with SqliteDatabase(path) as database:
-        assert await database.staged(10, claim_s=1) == []
+        assert await database.staged(10, claim_s=1, queues=["sold"]) == []
 
 
 @KINDS
@@ -111,9 +111,12 @@ async def test_staged_messages_leave_in_order_and_as_they_were_put(tmp_path: Pat
         await joined_on(tx).put(tx, "sold", [message("1"), message("2", b"\0\xff")])
         await joined_on(tx).put(tx, "moved", [message("3")])
     async with SqliteDatabase(path) as database:
-        staged = await database.staged(2, claim_s=30)
+        staged = await database.staged(2, claim_s=30, queues=["sold"])
         assert [s.message for s in staged] == [message("1"), message("2", b"\0\xff")]
-        assert [s.queue for s in await database.staged(10, claim_s=30)] == ["moved"]
+        assert await database.staged(10, claim_s=30, queues=["sold"]) == []
+        assert await database.queues() == ["moved", "sold"]
+        both = await database.staged(10, claim_s=30, queues=["moved", "sold"])
+        assert [s.queue for s in both] == ["moved"]
         count, age = await database.waiting()
         assert count == 3 and 0 <= age < 60
         await database.forget([s.position for s in staged])
@@ -124,9 +127,9 @@ async def test_a_claim_ends_by_itself(tmp_path: Path) -> None:
     async with SqliteDatabase(tmp_path / "shop.db") as database:
         async with database.begin() as tx:
             await database.joined.put(tx, "sold", [message("1")])
-        assert len(await database.staged(1, claim_s=0.05)) == 1
+        assert len(await database.staged(1, claim_s=0.05, queues=["sold"])) == 1
         async with asyncio.timeout(20):
-            while not await database.staged(1, claim_s=30):
+            while not await database.staged(1, claim_s=30, queues=["sold"]):
                 await asyncio.sleep(0.01)
 
 
@@ -242,10 +245,10 @@ async def test_two_prepared_branches_may_each_hold_staged_messages_and_seen_ids(
             await database.joined.put(branch.tx, "sold", [message(id)])
             assert await database.joined.once(branch.tx, "s", id)
             assert await branch.prepare() is Vote.PREPARED
-        assert await database.staged(9, claim_s=30) == []
+        assert await database.staged(9, claim_s=30, queues=["sold"]) == []
         await database.participant.finish("app/2", Outcome.COMMIT)
         await database.participant.finish("app/1", Outcome.ABORT)
-        assert [s.message.id for s in await database.staged(9, claim_s=30)] == ["2"]
+        assert [s.message.id for s in await database.staged(9, claim_s=30, queues=["sold"])] == ["2"]
         async with database.begin() as tx:
             assert await database.joined.once(tx, "s", "1")
             assert not await database.joined.once(tx, "s", "2")

@@ -167,7 +167,9 @@ async def test_outbox_inbox_and_fence_work_inside_a_branch(tmp_path: Path) -> No
         await second.prepare()
         for id in ("t/2", "t/1"):
             assert await database.participant.finish(id, Outcome.COMMIT) is Finished.DONE
-        assert sorted(s.message.body for s in await database.relaying.staged(9, claim_s=1)) == [
+        assert sorted(
+            s.message.body for s in await database.relaying.staged(9, claim_s=1, queues=["queue"])
+        ) == [
             b"hello",
             b"world",
         ]

@@ -31,7 +31,7 @@ async def main():
         if await database.joined.once(tx, "work", "m1"):
             await tx.execute("insert into t values(1)")
             await joined_on(tx).put(tx, "q", [Message(id="m2", body=b"x")])
-    for staged in await database.relaying.staged(10, claim_s=0):
+    for staged in await database.relaying.staged(10, claim_s=0, queues=["q"]):
         await database.relaying.forget([staged.position])
     for id, outcome in (("x/1", Outcome.COMMIT), ("x/2", Outcome.ABORT)):
         branch = await database.participant.begin(id)
@@ -133,7 +133,7 @@ async def test_a_body_that_raises_is_rolled_back_through_the_door(tmp_path: Path
                 raise KeyError("mine")
         assert await rows(database) == []
         with pytest.raises(NotSent):
-            await database.relaying.staged(1, claim_s=1)
+            await database.relaying.staged(1, claim_s=1, queues=["q"])
 
 
 async def test_a_lost_answer_to_a_finish_is_settled_by_asking_again(tmp_path: Path) -> None:

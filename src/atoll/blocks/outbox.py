@@ -19,7 +19,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from atoll import clock
-from atoll.blocks.queue import Queue, queues_named
+from atoll.blocks.queue import Queue, names_known, queues_named
 from atoll.errors import ConfigurationError, LimitReached, NotApplied, OutcomeUnknown
 from atoll.ports.broker import Broker
 from atoll.ports.joined import Database, Staged, joined_on
@@ -29,6 +29,7 @@ log = logging.getLogger("atoll.outbox")
 
 BATCH = 200
 CLAIM_S = 3.0
+LOOK_EVERY_S = 5.0
 
 
 class Outbox:
@@ -41,6 +42,7 @@ class Outbox:
         self.database = database
         self._idle_s_max = idle_s_max
         self._unknown: set[str] = set()
+        self._look_again = 0.0
         self._held: list[Staged] = []
         self._held_until = 0.0
 
@@ -86,13 +88,18 @@ class Outbox:
         self._held = []  # what a broker in trouble did not take is tried again while its claim is ours
         if not held:
             self._held_until = now + CLAIM_S
-        staged = [*held, *await self.database.relaying.staged(BATCH - len(held), claim_s=CLAIM_S)]
+        relaying, room = self.database.relaying, BATCH - len(held)
+        known = names_known()
+        found = await relaying.staged(room, claim_s=CLAIM_S, queues=known) if known and room else ()
+        staged = [*held, *found]
+        if not staged:
+            await self._say_unknown()
         moved, failed = 0, None
         for name, group in groupby(
             sorted(staged, key=lambda s: (s.queue, s.position)), key=lambda s: s.queue
         ):
             if (broker := self._broker_of(name)) is None:
-                continue
+                continue  # its declaration went since it was staged; the claim ends by itself
             try:
                 moved += await self._carry(broker, name, mine := list(group))
             except (NotApplied, OutcomeUnknown) as error:  # one queue's trouble is not the others'
@@ -146,7 +153,14 @@ class Outbox:
                 f"two queues named {name} on different brokers are declared in this process, so the "
                 f"outbox of {self.database.name} cannot tell where its messages go. Rename one."
             )
-        if not brokers and name not in self._unknown:
+        return next(iter(brokers.values()), None)
+
+    async def _say_unknown(self) -> None:
+        """Once for each queue that another process must carry. Only when idle: it reads the whole outbox."""
+        if clock.loop_now() < self._look_again:
+            return
+        self._look_again = clock.loop_now() + LOOK_EVERY_S
+        for name in set(await self.database.relaying.queues()) - set(names_known()) - self._unknown:
             self._unknown.add(name)
             log.error(
                 "outbox of %s: no queue named %s is declared in this process; its messages stay staged. "
@@ -154,4 +168,3 @@ class Outbox:
                 self.database.name,
                 name,
             )
-        return next(iter(brokers.values()), None)

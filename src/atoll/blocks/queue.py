@@ -28,7 +28,7 @@ HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[None]])
 
 Handler = Callable[[Any, Delivery], Awaitable[None]]
 
-__all__ = ["Delivery", "Queue", "Worker", "queues_named"]
+__all__ = ["Delivery", "Queue", "Worker", "names_known", "queues_named"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,11 @@ _known: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
 def queues_named(name: str) -> list[Queue[Any]]:
     """The queues of this name declared in this process; an outbox finds its way by them."""
     return [queue for queue in _known if queue.name == name]
+
+
+def names_known() -> list[str]:
+    """The names of the queues declared in this process; an outbox carries for these."""
+    return sorted({queue.name for queue in _known})
 
 
 class Queue(Generic[T]):

@@ -140,12 +140,13 @@ class SqlAlchemyDatabase:
 
     # --- Relaying ---
 
-    async def staged(self, limit: int, *, claim_s: float) -> Sequence[Staged]:
-        """The oldest outbox messages that nobody claimed, claimed for `claim_s`."""
+    async def staged(self, limit: int, *, claim_s: float, queues: Sequence[str]) -> Sequence[Staged]:
+        """The oldest outbox messages of these queues that nobody claimed, claimed for `claim_s`."""
         await self.open()
-        if not await self._write(joined_sql.any_staged):
+        names = tuple(queues)
+        if not await self._write(lambda execute: joined_sql.any_staged(execute, names)):
             return []
-        return await self._write(lambda execute: joined_sql.staged(execute, limit, claim_s))
+        return await self._write(lambda execute: joined_sql.staged(execute, limit, claim_s, names))
 
     async def forget(self, positions: Sequence[int]) -> None:
         """Remove outbox messages that have been sent."""
@@ -156,6 +157,11 @@ class SqlAlchemyDatabase:
         """How many messages the outbox holds, and the age of the oldest in seconds."""
         await self.open()
         return await self._write(joined_sql.waiting)
+
+    async def queues(self) -> Sequence[str]:
+        """The names of the queues that the outbox holds messages for."""
+        await self.open()
+        return await self._write(joined_sql.queues)
 
     async def _write(self, work: Callable[[Execute], T]) -> T:
         """`work` in a transaction of its own. Out of time: OutcomeUnknown."""

@@ -50,14 +50,18 @@ class Joined(Protocol):
 class Relaying(Protocol):
     """The other half of an outbox: take what was committed, forget what has been sent."""
 
-    async def staged(self, limit: int, *, claim_s: float) -> Sequence[Staged]:
-        """The oldest unclaimed, claimed for `claim_s`; a claim is a courtesy, not a lock."""
+    async def staged(self, limit: int, *, claim_s: float, queues: Sequence[str]) -> Sequence[Staged]:
+        """The oldest unclaimed of these queues only, claimed for `claim_s`; a courtesy, not a lock."""
         ...
 
     async def forget(self, positions: Sequence[int]) -> None: ...
 
     async def waiting(self) -> tuple[int, float]:
         """How many are staged, and the age in seconds of the oldest (0 if none)."""
+        ...
+
+    async def queues(self) -> Sequence[str]:
+        """The names of the queues that something is staged for; reads the whole outbox."""
         ...
 
 

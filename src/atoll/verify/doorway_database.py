@@ -137,8 +137,10 @@ class DoorwayRelaying:
         self._inner = inner
         self._door = door
 
-    async def staged(self, limit: int, *, claim_s: float) -> Sequence[Staged]:
-        return await self._door.call(Call(verb="staged"), lambda: self._inner.staged(limit, claim_s=claim_s))
+    async def staged(self, limit: int, *, claim_s: float, queues: Sequence[str]) -> Sequence[Staged]:
+        return await self._door.call(
+            Call(verb="staged"), lambda: self._inner.staged(limit, claim_s=claim_s, queues=queues)
+        )
 
     async def forget(self, positions: Sequence[int]) -> None:
         call = Call(verb="forget", subjects=tuple(str(p) for p in positions))
@@ -146,6 +148,9 @@ class DoorwayRelaying:
 
     async def waiting(self) -> tuple[int, float]:
         return await self._door.call(Call(verb="waiting"), self._inner.waiting)
+
+    async def queues(self) -> Sequence[str]:
+        return await self._door.call(Call(verb="queues"), self._inner.queues)
 
 
 class DoorwayParticipant:

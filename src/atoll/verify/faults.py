@@ -54,7 +54,7 @@ VERBS: dict[str, str] = {
     "broker": "open put take acknowledge give_back bury extend depths dead revive",
     "tier": "open get_many fill invalidate_many increment",
     "database": "open transaction commit begin prepare abort finish-commit finish-abort in_doubt joined-put "
-    "joined-once joined-fence staged forget waiting",
+    "joined-once joined-fence staged forget waiting queues",
 }
 # What these answer is alive, so it can be neither lost nor made twice.
 _LIVE = {"transaction", "begin", "observe", "changes"}

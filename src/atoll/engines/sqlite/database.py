@@ -257,14 +257,15 @@ class SqliteDatabase:
 
     # --- Relaying ---
 
-    async def staged(self, limit: int, *, claim_s: float) -> Sequence[Staged]:
-        """The oldest outbox messages that nobody claimed, claimed for `claim_s`."""
+    async def staged(self, limit: int, *, claim_s: float, queues: Sequence[str]) -> Sequence[Staged]:
+        """The oldest outbox messages of these queues that nobody claimed, claimed for `claim_s`."""
         await self.open()
-        if not await self.file.read(lambda connection: joined_sql.any_staged(speaking(connection))):
+        names = tuple(queues)
+        if not await self.file.read(lambda connection: joined_sql.any_staged(speaking(connection), names)):
             return []
         # A claim is a courtesy: one that a power cut forgets costs a duplicate, which the broker notices.
         return await self.file.write(
-            lambda connection: joined_sql.staged(speaking(connection), limit, claim_s), forced=False
+            lambda connection: joined_sql.staged(speaking(connection), limit, claim_s, names), forced=False
         )
 
     async def forget(self, positions: Sequence[int]) -> None:
@@ -276,6 +277,11 @@ class SqliteDatabase:
         """How many messages the outbox holds, and the age of the oldest in seconds."""
         await self.open()
         return await self.file.read(lambda connection: joined_sql.waiting(speaking(connection)))
+
+    async def queues(self) -> Sequence[str]:
+        """The names of the queues that the outbox holds messages for."""
+        await self.open()
+        return await self.file.read(lambda connection: joined_sql.queues(speaking(connection)))
 
 
 def _begin_immediate(connection: apsw.Connection) -> None:

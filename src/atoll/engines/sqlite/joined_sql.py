@@ -142,24 +142,25 @@ def put(execute: Execute, queue: str, messages: Sequence[Message]) -> None:
         )
 
 
-def any_staged(execute: Execute) -> bool:
-    """Whether something is there to be claimed; takes no write lock."""
+def any_staged(execute: Execute, queues: Sequence[str]) -> bool:
+    """Whether something of these queues is there to be claimed; takes no write lock."""
     return bool(
         execute(
-            "SELECT 1 FROM atoll_outbox WHERE NOT (claimed_boot = ? AND claimed_until > ?) LIMIT 1",
-            (clock.boot_id(), clock.lease_now()),
+            f"SELECT 1 FROM atoll_outbox WHERE queue IN ({_marks(queues)}) AND NOT (claimed_boot = ? AND "
+            "claimed_until > ?) LIMIT 1",
+            (*queues, clock.boot_id(), clock.lease_now()),
         )
     )
 
 
-def staged(execute: Execute, limit: int, claim_s: float) -> list[Staged]:
-    """Claim the oldest unclaimed for `claim_s`; a claim of another boot is over."""
+def staged(execute: Execute, limit: int, claim_s: float, queues: Sequence[str]) -> list[Staged]:
+    """Claim the oldest unclaimed of these queues for `claim_s`; a claim of another boot is over."""
     now, boot = clock.lease_now(), clock.boot_id()
     rows = execute(
         "UPDATE atoll_outbox SET claimed_until = ?, claimed_boot = ? WHERE position IN (SELECT position "
-        "FROM atoll_outbox WHERE NOT (claimed_boot = ? AND claimed_until > ?) ORDER BY position LIMIT ?) "
-        "RETURNING position, queue, id, key, body, headers, delay_s, put_at",
-        (now + claim_s, boot, boot, now, limit),
+        f"FROM atoll_outbox WHERE queue IN ({_marks(queues)}) AND NOT (claimed_boot = ? AND claimed_until > "
+        "?) ORDER BY position LIMIT ?) RETURNING position, queue, id, key, body, headers, delay_s, put_at",
+        (now + claim_s, boot, *queues, boot, now, limit),
     )
     return [
         Staged(
@@ -170,6 +171,15 @@ def staged(execute: Execute, limit: int, claim_s: float) -> list[Staged]:
         )
         for position, queue, id, key, body, headers, delay_s, put_at in sorted(rows)
     ]
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def queues(execute: Execute) -> list[str]:
+    """The names of the queues that something is staged for."""
+    return [name for (name,) in execute("SELECT DISTINCT queue FROM atoll_outbox ORDER BY queue", ())]
 
 
 def forget(execute: Execute, positions: Sequence[int]) -> None:
