@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15"
 
 .PHONY: demo test check bench engines long lock clean
 .DEFAULT_GOAL := test
@@ -28,7 +29,8 @@ long: $(STAMP)
 	@ATOLL_LONG=1 $(BIN)/python -m pytest tests -m long
 
 bench: $(STAMP)
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -m pip install -q "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" || true
+	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then $(BIN)/python -m pip install -q $(PEERS); \
+	else uv pip install -q --python $(BIN)/python $(PEERS); fi
 	@$(BIN)/python -m benchmarks
 
 engines:
