@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +75,54 @@ async def test_a_leader_is_seen(tmp_path: Path) -> None:
             await leads.wait()
             row = (await window.look())["locks"]["rows"][0]
     assert (row["name"], row["kind"]) == ("nightly", "leader")
+    await window.close()
+
+
+async def test_looking_makes_no_file_and_a_file_not_made_so_far_is_nothing(tmp_path: Path) -> None:
+    window = panels(tmp_path)
+    seen = await window.look()
+    assert [path.name for path in tmp_path.iterdir()] == ["atoll.toml"]
+    assert all(panel["asked"] and panel["rows"] == [] for panel in seen.values())
+    assert [panel["why"] for panel in seen.values()] == [
+        "orders: not there yet",
+        "broker: not there yet",
+        "state: not there yet",
+    ]
+    await window.close()
+
+
+async def test_looking_makes_no_tables_in_a_file_of_somebody_else(tmp_path: Path) -> None:
+    for name in ("state.db", "queue.db", "orders.db"):
+        with sqlite3.connect(tmp_path / name) as connection:
+            connection.execute("CREATE TABLE sales (amount)")
+        connection.close()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.db")}
+    window = panels(tmp_path)
+    seen = await window.look()
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.db")} == before
+    assert seen["queues"]["asked"] is False and "found nothing of Atoll's" in seen["queues"]["why"]
+    await window.close()
+
+
+async def test_what_is_made_after_the_first_look_is_seen(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("atoll.up.panels.KEPT_S", -1.0)
+    (tmp_path / "state.db").touch()  # an app that is just making it
+    window = panels(tmp_path)
+    await window.look()
+    made = (
+        "import asyncio, sys, atoll\n"
+        "from atoll.ports.broker import Message\n"
+        "async def main():\n"
+        "    async with atoll.store(f'sqlite:///{sys.argv[1]}/state.db') as state:\n"
+        "        await state.transact(atoll.put('a', b'1'))\n"
+        "    async with atoll.broker(f'sqlite:///{sys.argv[1]}/queue.db') as broker:\n"
+        "        await broker.put('jobs', [Message(id='1', body=b'x')])\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", made, str(tmp_path)], check=True, timeout=60)
+    seen = await window.look()
+    assert (seen["queues"]["rows"][0]["queue"], seen["queues"]["why"]) == ("jobs", "")
+    assert (seen["locks"]["asked"], seen["locks"]["why"]) == (True, "")
     await window.close()
 
 

@@ -10,8 +10,9 @@ import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from atoll import clock, urls
 from atoll.errors import AtollError
@@ -23,14 +24,24 @@ ROWS_MAX, LOCKS_MAX = 200, 200
 
 @dataclass(slots=True)
 class Panel:
-    """One view. `asked`: somebody answered; `why`: why not, or which part could not be asked."""
+    """One view. `asked`: somebody answered; `why`: why nobody was asked; `said`: of the dark parts."""
 
     asked: bool = False
     why: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        return {"asked": self.asked, "why": self.why, "rows": self.rows[:ROWS_MAX]}
+        why = "; ".join(self.said) or ("" if self.asked else self.why)
+        return {"asked": self.asked, "why": why, "rows": self.rows[:ROWS_MAX]}
+
+    def not_there_yet(self, name: str, url: str) -> bool:
+        """Whether the file was not made so far, which is an answer: nothing waits in it."""
+        parts = urlsplit(url)
+        if parts.scheme != "sqlite" or Path(unquote(parts.path[1:])).exists():
+            return False
+        self.said.append(f"{name}: not there yet")
+        return True
 
 
 class Panels:
@@ -38,8 +49,8 @@ class Panels:
 
     def __init__(self, manifest: Manifest) -> None:
         folder = manifest.folder
-        self._urls = {name: unfaulted(absolute(url, folder)) for name, url in manifest.urls.items()}
-        self._databases = {name: unfaulted(absolute(url, folder)) for name, url in manifest.databases.items()}
+        self._urls = {name: asking(absolute(url, folder)) for name, url in manifest.urls.items()}
+        self._databases = {name: asking(absolute(url, folder)) for name, url in manifest.databases.items()}
         self._handles: dict[tuple[str, str], Any] = {}
         self._looked = float("-inf")
         self._panels: dict[str, dict[str, Any]] = {}
@@ -82,6 +93,8 @@ class Panels:
             if not _may_be(name, "broker", len(self._urls)):
                 continue
             with _Asking(panel, name):
+                if panel.not_there_yet(name, url):
+                    continue
                 inspecting = self._handle("broker", name, url).inspecting
                 if inspecting is not None:
                     panel.rows += [{"broker": name, **asdict(d)} for d in await inspecting.depths()]
@@ -93,6 +106,8 @@ class Panels:
             if not _may_be(name, "state", len(self._urls)):
                 continue
             with _Asking(panel, name):
+                if panel.not_there_yet(name, url):
+                    continue
                 holders = importlib.import_module("atoll.blocks.lock").holders
                 store = self._handle("store", name, url)
                 for kind, word in (("election", "leader"), ("lock", "lock")):
@@ -105,6 +120,8 @@ class Panels:
         now = clock.wall_now()
         for name, url in self._databases.items():
             with _Asking(panel, name):
+                if panel.not_there_yet(name, url):
+                    continue
                 participant = self._handle("database", name, url).participant
                 if participant is None:
                     continue
@@ -129,11 +146,10 @@ class _Asking:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if error is None:
-            self._panel.why = "" if not self._panel.asked else self._panel.why
             self._panel.asked = True
             return True
         if isinstance(error, AtollError | OSError | ImportError | AttributeError):
-            self._panel.why = f"{self._name}: {error}"
+            self._panel.said.append(f"{self._name}: {error}")
             return True
         return False
 
@@ -144,6 +160,16 @@ async def _bounded(look: Callable[[], Awaitable[Panel]]) -> Panel:
             return await look()
     except TimeoutError:
         return Panel(why=f"no answer within {LOOK_S:g} s")
+
+
+def asking(url: str) -> str:
+    """The URL for one who only looks: he breaks nothing, and makes no file and no table by asking."""
+    plain = unfaulted(url)
+    if urlsplit(plain).scheme != "sqlite":
+        return plain
+    place, _, options = plain.partition("?")
+    kept = [option for option in options.split("&") if option and not option.startswith("create=")]
+    return f"{place}?{'&'.join([*kept, 'create=false'])}"
 
 
 def _may_be(name: str, wanted: str, many: int) -> bool:
