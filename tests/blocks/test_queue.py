@@ -375,6 +375,56 @@ async def test_a_drain_that_runs_out_gives_the_message_back_at_once(world: World
     assert len(began) == 2 and began[1] - began[0] < 10
 
 
+@simulated(seeds=20)
+async def test_a_body_stopped_by_deploys_again_and_again_is_not_buried(world: World) -> None:
+    queue = Queue(world.broker(), "n", int)
+    attempts: list[int] = []
+
+    @queue.worker(recovery_s=300, attempts=2)
+    async def long(n: int, delivery: Delivery) -> None:
+        attempts.append(delivery.attempt)
+        await asyncio.sleep(3600 if len(attempts) < 6 else 0)
+
+    await queue.put(1)
+    for deploys in range(1, 6):
+        stop = asyncio.Event()
+        working = world.here.run(work([queue], stop=stop, drain_s=1))
+        await until(lambda deploys=deploys: len(attempts) == deploys)  # type: ignore[misc]
+        stop.set()
+        await working
+    again = world.here.run(queue.work())
+    await until(lambda: empty(queue))
+    again.cancel()
+    assert attempts == [1] * 6 and await dead(queue) == []
+
+
+@simulated(seeds=20)
+async def test_a_body_that_ran_too_long_counts_also_when_its_worker_is_stopped(world: World) -> None:
+    queue = Queue(world.broker(), "n", int)
+    attempts: list[int] = []
+
+    @queue.worker(recovery_s=2, run_s_max=2, attempts=5, retry_s=0)
+    async def stubborn(n: int, delivery: Delivery) -> None:
+        attempts.append(delivery.attempt)
+        if delivery.attempt > 1:
+            return
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(30)
+
+    await queue.put(1)
+    working = world.here.run(queue.work())
+    await until(lambda: attempts == [1])
+    await asyncio.sleep(5)
+    working.cancel()
+    await asyncio.wait([working])
+    again = world.here.run(queue.work())
+    await until(lambda: empty(queue))
+    again.cancel()
+    assert attempts == [1, 2]
+
+
 @simulated(seeds=60, weather=Weather(request_lost=0.05, reply_lost=0.05, duplicated=0.05))
 async def test_no_message_is_lost_in_bad_weather(world: World) -> None:
     queue = Queue(world.broker(), "n", int)

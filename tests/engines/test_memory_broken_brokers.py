@@ -14,7 +14,7 @@ from atoll.engines.memory.tier import Shelf
 from atoll.errors import LimitReached
 from atoll.ports.broker import Accepted, Dead, Message, Settled, Taken
 from atoll.ports.tier import Hit, Miss
-from atoll.verify import conformance, conformance_broker, conformance_tier
+from atoll.verify import conformance, conformance_broker, conformance_rack, conformance_tier
 
 CASES = {**dict(conformance_broker.CASES), **dict(conformance_tier.CASES)}
 
@@ -38,6 +38,24 @@ class CountsAttemptsAfterwards(Counter):
         if end is End.OVER:
             item.attempts -= 1
         super()._let_go(line, item, end)
+
+
+class TakesNoAttemptBack(Counter):
+    def give_back(self, queue: str, receipt: str, delay_s: float, counted: bool = True) -> Settled:
+        return super().give_back(queue, receipt, delay_s)
+
+
+class TakesBackEachTimeItIsAsked(Counter):
+    def give_back(self, queue: str, receipt: str, delay_s: float, counted: bool = True) -> Settled:
+        settled = super().give_back(queue, receipt, delay_s)
+        for item in self.lines[queue].items.values():
+            item.attempts -= not counted
+        return settled
+
+
+class CountsNothingGivenBack(Counter):
+    def give_back(self, queue: str, receipt: str, delay_s: float, counted: bool = True) -> Settled:
+        return super().give_back(queue, receipt, delay_s, False)
 
 
 class LosesWhatItsWorkerHeld(Counter):
@@ -210,6 +228,10 @@ CONTROLS: list[tuple[Callable[[], Any], str]] = [
     (broker(AcceptsLateAcknowledgements), "a_message_given_back_comes_again"),
     (broker(DropsWhatIsAcknowledgedLate), "a_late_acknowledgement_is_late_though_nobody_took_it"),
     (broker(CountsAttemptsAfterwards), "an_attempt_counts_though_its_worker_died"),
+    (broker(TakesNoAttemptBack), "an_attempt_is_taken_back_when_it_shall_not_count"),
+    (broker(TakesBackEachTimeItIsAsked), "an_attempt_is_taken_back_when_it_shall_not_count"),
+    (broker(CountsNothingGivenBack), "an_attempt_is_taken_back_when_it_shall_not_count"),
+    (broker(TakesBackEachTimeItIsAsked), "who_is_late_takes_no_attempt_back"),
     (broker(LosesWhatItsWorkerHeld), "an_attempt_counts_though_its_worker_died"),
     (broker(EndsLeasesEarly), "a_lease_that_ends_gives_the_message_to_somebody_else"),
     (broker(HandsOutTwice), "every_message_is_handed_out_once"),
@@ -253,7 +275,7 @@ def title(control: Any) -> str:
 @pytest.mark.parametrize("control", [pytest.param(control, id=title(control)) for control in CONTROLS])
 async def test_a_broken_engine_is_caught(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     make, name = control
-    monkeypatch.setattr(conformance_broker, "WAIT_S", 1.0)
+    monkeypatch.setattr(conformance_rack, "WAIT_S", 1.0)
     with pytest.raises(conformance.Violation) as caught:
         async with asyncio.timeout(30):
             await CASES[name](make)

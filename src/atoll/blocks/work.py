@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 from atoll import clock
@@ -227,11 +227,9 @@ class Hand:
         try:
             reason = await self._outcome(body)
         except asyncio.CancelledError:
-            body.cancel()
+            stopped = body.cancel() and not self._why_lost  # it did not fail: a deploy is no attempt
             await asyncio.wait([body], timeout=SETTLE_S)
-            await asyncio.shield(
-                self._bounded(self._settle("the worker was stopped", bury=False, delay_s=0.0))
-            )
+            await asyncio.shield(self._bounded(self._leave(counted=not stopped)))
             raise
         finally:
             renewing.cancel()
@@ -310,14 +308,24 @@ class Hand:
                 self._expired("was acknowledged too late; another worker does it again")
             return
 
-    async def _settle(self, reason: str, *, bury: bool, delay_s: float | None = None) -> None:
-        wait = self._retry_s() if delay_s is None else delay_s
+    async def _leave(self, *, counted: bool) -> None:
+        """Give it back at once, because the worker was stopped."""
+        giving = self._broker.give_back(self._taken.queue, self._taken.receipt, counted=counted)
+        await self._settled(giving, "the worker was stopped", buried=False)
+
+    async def _settle(self, reason: str, *, bury: bool) -> None:
+        """Bury it, or give it back after a while."""
         name, receipt = self._taken.queue, self._taken.receipt
+        if bury:
+            ending = self._broker.bury(name, receipt, reason[:REASON_BYTES_MAX])
+        else:
+            ending = self._broker.give_back(name, receipt, delay_s=self._retry_s())
+        await self._settled(ending, reason, buried=bury)
+
+    async def _settled(self, ending: Awaitable[Settled], reason: str, *, buried: bool) -> None:
+        name = self._taken.queue
         try:
-            if bury:
-                answer = await self._broker.bury(name, receipt, reason[:REASON_BYTES_MAX])
-            else:
-                answer = await self._broker.give_back(name, receipt, delay_s=wait)
+            answer = await ending
         except AtollError as error:
             self._expired(f"{reason.splitlines()[0]}; and could not be given back: {error}")
             return
@@ -325,7 +333,7 @@ class Hand:
             self._expired(reason.splitlines()[0])
             return
         attempt = self._taken.attempt
-        if bury:
+        if buried:
             log.error("queue %s: %s is buried: %s", name, self.delivery.id, reason.splitlines()[0])
         emit(
             DeliveryFailed(
@@ -334,7 +342,7 @@ class Hand:
                 message_id=self.delivery.id,
                 attempt=attempt,
                 reason=reason,
-                buried=bury,
+                buried=buried,
             )
         )
 

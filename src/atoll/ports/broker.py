@@ -27,6 +27,8 @@ class BrokerClaims:
     """A message id put again within this time is answered DUPLICATE; 0: never noticed."""
     counts_attempts: bool = True
     """`attempt` is raised durably before the delivery is handed out, so a kill -9 counts."""
+    uncounts: bool = True
+    """`give_back(counted=False)` takes the attempt back; False: it stays counted all the same."""
     ordered: bool = False
     """Messages of one key are handed out in the order of their puts while none is given back."""
 
@@ -149,8 +151,14 @@ class Broker(Protocol):
         """The work is done. LATE is a warning to the worker: somebody else will do it again."""
         ...
 
-    async def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
-        """Not done; hand it out again after `delay_s`. The attempt stays counted."""
+    async def give_back(
+        self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True
+    ) -> Settled:
+        """Not done; hand it out again after `delay_s`. The attempt stays counted.
+
+        `counted=False`: the attempt is taken back, where the claim `uncounts` says so; for work that was
+        stopped and did not fail. A receipt that is LATE takes nothing back.
+        """
         ...
 
     async def bury(self, queue: str, receipt: str, reason: str) -> Settled:

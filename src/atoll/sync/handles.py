@@ -138,9 +138,9 @@ class Broker:
         """The work is done. LATE is a warning to the worker: somebody else will do it again."""
         return portal.run(self._inner.acknowledge(queue, receipts))
 
-    def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
+    def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True) -> Settled:
         """Not done; hand it out again after `delay_s`. The attempt stays counted."""
-        return portal.run(self._inner.give_back(queue, receipt, delay_s=delay_s))
+        return portal.run(self._inner.give_back(queue, receipt, delay_s=delay_s, counted=counted))
 
     def bury(self, queue: str, receipt: str, reason: str) -> Settled:
         """Never hand it out again; keep it with `reason` among the dead."""

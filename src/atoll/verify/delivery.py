@@ -7,6 +7,7 @@ been turned away if somebody else had it by then.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from atoll.ports.broker import Accepted, Settled
@@ -46,10 +47,15 @@ def judge(history: History) -> Judgement:
     """
     findings = Findings()
     queues: dict[str, Ledger] = {}
+    taken_back = {  # known before the reading: its answer may come after that to the next take
+        call.asked.receipts[0]
+        for call in history.calls
+        if call.f == "give_back" and not call.asked.counted and call.type is not Type.FAIL
+    }
     for call in sorted(history.calls, key=lambda call: call.ended or 1 << 62):
         queue = call.asked if isinstance(call.asked, str) else getattr(call.asked, "queue", None)
         if isinstance(queue, str):
-            queues.setdefault(queue, Ledger(queue, findings)).read(call)
+            queues.setdefault(queue, Ledger(queue, findings, taken_back)).read(call)
     total: dict[str, int] = {}
     for ledger in queues.values():
         for name, number in ledger.finish().items():
@@ -61,9 +67,10 @@ def judge(history: History) -> Judgement:
 class Ledger:
     """One queue, read in the order of the answers."""
 
-    def __init__(self, queue: str, findings: Findings) -> None:
+    def __init__(self, queue: str, findings: Findings, taken_back: Set[str] = frozenset()) -> None:
         self.queue = queue
         self.findings = findings
+        self.taken_back = taken_back
         self.stories: dict[str, Story] = {}
         self.handings: dict[str, Handing] = {}
         self.emptied: Call | None = None
@@ -132,7 +139,9 @@ class Ledger:
     def _overlapping(self, story: Story, handing: Handing) -> None:
         """While one has it under a lease, nobody else is given it; and each handing-out counts one more."""
         for other in story.handings:
-            if handing.attempt == other.attempt or (
+            if (
+                handing.attempt == other.attempt and not {handing.receipt, other.receipt} & self.taken_back
+            ) or (
                 handing.attempt < other.attempt
                 and other.take.ended is not None
                 and other.take.ended < handing.take.began

@@ -81,9 +81,14 @@ class DoorwayBroker:
         call = Call(verb="acknowledge", subjects=(queue, *receipts))
         return await self._door.call(call, lambda: self._inner.acknowledge(queue, receipts))
 
-    async def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
-        call = Call(verb="give_back", subjects=(queue, receipt), detail=f"{delay_s:g}")
-        return await self._door.call(call, lambda: self._inner.give_back(queue, receipt, delay_s=delay_s))
+    async def give_back(
+        self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True
+    ) -> Settled:
+        words = f"{delay_s:g}" if counted else f"{delay_s:g} not counted"
+        call = Call(verb="give_back", subjects=(queue, receipt), detail=words)
+        return await self._door.call(
+            call, lambda: self._inner.give_back(queue, receipt, delay_s=delay_s, counted=counted)
+        )
 
     async def bury(self, queue: str, receipt: str, reason: str) -> Settled:
         call = Call(verb="bury", subjects=(queue, receipt), detail=reason)

@@ -73,6 +73,7 @@ class Settling(NamedTuple):
     queue: str
     receipts: tuple[str, ...]
     argument: float | str | None = None
+    counted: bool = True
 
 
 class Holding(NamedTuple):

@@ -260,11 +260,13 @@ class RecordingBroker:
         )
         return answer
 
-    async def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
+    async def give_back(
+        self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True
+    ) -> Settled:
         answer: Settled = await self.pen.write(
             "give_back",
-            Settling(queue, (receipt,), delay_s),
-            lambda: self.inner.give_back(queue, receipt, delay_s=delay_s),
+            Settling(queue, (receipt,), delay_s, counted),
+            lambda: self.inner.give_back(queue, receipt, delay_s=delay_s, counted=counted),
         )
         return answer
 

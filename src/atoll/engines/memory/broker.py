@@ -97,6 +97,7 @@ class MemoryBroker:
             body_bytes_max=knobs.body_bytes_max,
             messages_max=knobs.messages_max,
             dedupe_window_s=knobs.dedupe_window_s,
+            uncounts=knobs.uncounts,
         )
 
     async def close(self) -> None:
@@ -150,10 +151,14 @@ class MemoryBroker:
         kept = tuple(receipts)
         return await self._link.call("acknowledge", lambda: self.world.acknowledge(queue, kept))
 
-    async def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
+    async def give_back(
+        self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True
+    ) -> Settled:
         if not delay_s >= 0:
             raise ConfigurationError(f"found delay_s={delay_s}; expected 0 or more.")
-        return await self._link.call("give_back", lambda: self.world.give_back(queue, receipt, delay_s))
+        return await self._link.call(
+            "give_back", lambda: self.world.give_back(queue, receipt, delay_s, counted)
+        )
 
     async def bury(self, queue: str, receipt: str, reason: str) -> Settled:
         return await self._link.call("bury", lambda: self.world.bury(queue, receipt, reason))

@@ -195,13 +195,15 @@ class Counter:
         del line.items[item.number]
         return Settled.ACKED
 
-    def give_back(self, queue: str, receipt: str, delay_s: float) -> Settled:
+    def give_back(self, queue: str, receipt: str, delay_s: float, counted: bool = True) -> Settled:
         with self.guarding:
             held = self._in_hand(queue, receipt, End.GIVEN_BACK)
             if isinstance(held, Settled):
                 return held
             line, item = held
             self._let_go(line, item, End.GIVEN_BACK)
+            if not counted and self.knobs.uncounts:
+                item.attempts -= 1
             heapq.heappush(line.waiting, (self.clock.lease_now() + delay_s, item.number))
             line.ring()
             return Settled.ACKED

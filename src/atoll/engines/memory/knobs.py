@@ -62,6 +62,7 @@ class BrokerKnobs:
     waiting_max: int = knob(1_000_000, "a queue holds no more than this, its dead included", server=True)
     receipts_max: int = knob(100_000, "settled receipts remembered; an older one is UNKNOWN", server=True)
     leased: bool = knob(True, "false: no `leased` ability, a message in hand never comes back by itself")
+    uncounts: bool = knob(True, "false: an attempt once counted is never taken back", server=True)
     ceiling_s: float = knob(10.0, "a call without an answer by then raises")
 
     def __post_init__(self) -> None:

@@ -232,13 +232,15 @@ class SqliteBroker:
             lambda connection: broker_sql.acknowledge(connection, queue, kept, now, forget_at)
         )
 
-    async def give_back(self, queue: str, receipt: str, *, delay_s: float = 0.0) -> Settled:
-        """Have it wait again after `delay_s`."""
+    async def give_back(
+        self, queue: str, receipt: str, *, delay_s: float = 0.0, counted: bool = True
+    ) -> Settled:
+        """Have it wait again after `delay_s`; not `counted`: as if it had not been handed out."""
         if not 0 <= delay_s < math.inf:
             raise ConfigurationError(f"found delay_s={delay_s}; expected 0 or more.")
         now = moment()
         return await self.write(
-            lambda connection: broker_sql.give_back(connection, queue, receipt, delay_s, now)
+            lambda connection: broker_sql.give_back(connection, queue, receipt, delay_s, now, counted=counted)
         )
 
     async def bury(self, queue: str, receipt: str, reason: str) -> Settled:

@@ -192,14 +192,16 @@ def _held(connection: apsw.Connection, queue: str, receipt: str, verb: str, now:
     if not (number.isdecimal() and attempt.isdecimal() and len(number) < 19):
         return Settled.UNKNOWN
     row = connection.execute(
-        "SELECT state, due, receipt, ended, attempts FROM atoll_message WHERE seq = ? AND queue = ?",
+        "SELECT state, due, receipt, ended FROM atoll_message WHERE seq = ? AND queue = ?",
         (int(number), queue),
     ).fetchone()
     if row is None:
         return Settled.UNKNOWN
-    state, due, current, ended, attempts = row
+    state, due, current, ended = row
     if receipt != current:
-        return Settled.LATE if int(attempt) < attempts else Settled.UNKNOWN
+        # Not the count of attempts: one taken back is given to the next, who then holds it in its place.
+        newest = current.partition(".")[2].partition(".")[0]
+        return Settled.LATE if newest and int(attempt) <= int(newest) else Settled.UNKNOWN
     if state == IN_HAND:
         return int(number) if due > now else Settled.LATE
     return Settled.ACKED if ended == verb else Settled.LATE
@@ -227,15 +229,18 @@ def _settle(connection: apsw.Connection, seq: int, ended: str, forget_at: float)
     )
 
 
-def give_back(connection: apsw.Connection, queue: str, receipt: str, delay_s: float, now: Moment) -> Settled:
-    """Have it wait again, from `delay_s` on."""
+def give_back(
+    connection: apsw.Connection, queue: str, receipt: str, delay_s: float, now: Moment, *, counted: bool
+) -> Settled:
+    """Have it wait again, from `delay_s` on; its attempt taken back unless `counted`."""
     held = _held(connection, queue, receipt, GIVEN_BACK, now.lease)
     if not isinstance(held, int):
         return held
     due = now.lease + delay_s
     connection.execute(
-        "UPDATE atoll_message SET state = 0, due = ?, first_due = ?, due_wall = ?, ended = ? WHERE seq = ?",
-        (due, due, now.wall + delay_s, GIVEN_BACK, held),
+        "UPDATE atoll_message SET state = 0, due = ?, first_due = ?, due_wall = ?, ended = ?, "
+        "attempts = attempts - ? WHERE seq = ?",
+        (due, due, now.wall + delay_s, GIVEN_BACK, not counted, held),
     )
     return Settled.ACKED
 
