@@ -152,6 +152,59 @@ async def test_what_may_have_been_decided_and_forgotten_is_parked(
         assert await ruin.rows() == [1, 1]
 
 
+class Jumping(clock.RealClock):
+    """A machine whose wall clock is set, and whose loop clock can be hurried on."""
+
+    wall_s = loop_s = 0.0
+
+    def wall_now(self) -> float:
+        return super().wall_now() + self.wall_s
+
+    def loop_now(self) -> float:
+        return super().loop_now() + self.loop_s
+
+
+async def test_a_clock_set_back_hides_no_undecided_transaction_of_a_live_coordinator(tmp_path: Path) -> None:
+    with clock.use(jumping := Jumping()):
+        async with Ruin(tmp_path, grace_s=10.0) as ruin:
+            other = ruin.instance()
+            presence = other._presences.here()
+            await presence.show()
+            presence.active.add(id := await ruin.leave(of=presence.instance))
+            jumping.wall_s = -86400.0
+            assert await ruin.moves._recovery.round() == 0
+            jumping.loop_s = 61.0
+            assert await ruin.moves._recovery.round() == 1
+            assert await ruin.moves.outcome(id) is Outcome.ABORT
+
+
+async def test_a_clock_set_forward_parks_nothing_that_came_while_we_watched(tmp_path: Path) -> None:
+    with clock.use(jumping := Jumping()):
+        async with Ruin(tmp_path) as ruin:
+            assert await ruin.moves._recovery.round() == 0
+            other = ruin.instance()
+            presence = other._presences.here()
+            await presence.show()
+            presence.active.add(id := await ruin.leave(of=presence.instance))
+            assert await ruin.moves._recovery.round() == 0
+            jumping.wall_s = 8 * 86400.0
+            assert [doubt.parked for doubt in await ruin.moves.in_doubt()] == [""]
+            assert await ruin.moves._recovery.round() == 1
+            assert await ruin.moves.outcome(id) is Outcome.ABORT
+
+
+async def test_what_was_there_before_us_or_is_restored_is_parked_when_it_looks_old(tmp_path: Path) -> None:
+    with clock.use(jumping := Jumping()):
+        async with Ruin(tmp_path) as ruin:
+            await ruin.moves._recovery.round()
+            jumping.wall_s = -8 * 86400.0
+            await ruin.leave()  # as from a backup: it is older than our last look without it
+            jumping.wall_s = 0.0
+            assert await ruin.moves._recovery.round() == 0
+            assert all(doubt.parked for doubt in await ruin.moves.in_doubt())
+            assert await ruin.instance()._recovery.round() == 0
+
+
 async def test_a_decision_is_kept_for_its_time_and_while_a_database_waits(tmp_path: Path) -> None:
     async with Ruin(tmp_path) as ruin:
         waiting, done, young = await ruin.leave(), "app/1-x-2", "app/1-x-3"

@@ -163,6 +163,8 @@ class Found:
     coordinator_lives: bool
     same_epoch: bool = True
     """The book was not restored or moved since the transaction began: a missing line was never written."""
+    old_s: float | None = None
+    """The age by which its line may have been forgotten; None: `age_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def judge(
         return Wait()
     if not found.same_epoch:
         return Park("the store was restored or moved since, so its decision may have been lost")
-    if found.age_s >= retention_s:
+    if (found.age_s if found.old_s is None else found.old_s) >= retention_s:
         return Park("it is older than the time for which decisions are kept")
     return Presume()
 

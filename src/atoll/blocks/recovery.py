@@ -56,6 +56,14 @@ class Doubt:
     parked: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """When this process first saw a branch, and a moment at which it was not there yet. Loop clock."""
+
+    at: float
+    after: float | None
+
+
 @dataclass
 class _Case:
     """One transaction as a round found it."""
@@ -65,11 +73,25 @@ class _Case:
     record: decision.Record | None = None
     revision: int = 0
     lives: bool = False
+    sights: list[_Sight] = field(default_factory=list)
 
     @property
     def age_s(self) -> float:
+        """By the wall clock, or since first seen here if that is longer: a clock set back hides none."""
         first = min(branch.prepared_at for branch in self.branches.values())
-        return max(0.0, clock.wall_now() - first)
+        return max(clock.wall_now() - first, *(clock.loop_now() - sight.at for sight in self.sights))
+
+    @property
+    def old_s(self) -> float:
+        """The age by which its decision may have been forgotten.
+
+        A wall clock set forward makes the young look old. Only a branch that came while we watched is known
+        to be young; of one that was there before us we believe the greater age, since what may have had a
+        decision must never be presumed aborted.
+        """
+        if any(sight.after is None for sight in self.sights):
+            return self.age_s
+        return max(clock.loop_now() - sight.after for sight in self.sights if sight.after is not None)
 
 
 class Recovery:
@@ -92,6 +114,9 @@ class Recovery:
         self._grace_s = grace_s
         self._retention_s = retention_s
         self._said: set[str] = set()
+        self._sights: dict[tuple[str, str], _Sight] = {}
+        self._looks: dict[str, tuple[float, float]] = {}
+        """When each database was last asked, by the loop clock and by the wall clock."""
 
     async def run(self) -> None:
         """Rounds for ever, about one a second; what fails is said once and tried again."""
@@ -148,7 +173,10 @@ class Recovery:
         cases: dict[str, _Case] = {}
         for name, branches in (await self._branches(prefix, whole=whole)).items():
             for branch in branches:
-                cases.setdefault(branch.id, _Case(branch.id)).branches[name] = branch
+                case = cases.setdefault(branch.id, _Case(branch.id))
+                case.branches[name] = branch
+                unseen = _Sight(clock.loop_now(), None)
+                case.sights.append(self._sights.get((name, branch.id), unseen))
         if cases:
             living = await self._living()
             mine = self._presences.mine()
@@ -172,15 +200,31 @@ class Recovery:
         for name, database in self._databases.items():
             if (participant := database.participant) is None:
                 continue
+            sent = clock.loop_now(), clock.wall_now()
             try:
                 answer[name] = list(await participant.in_doubt(prefix))
+                if prefix == self._prefix:
+                    self._note(name, answer[name], sent)
             except AtollError as error:
+                self._looks.pop(name, None)  # it may be another file by the next look
                 if whole:
                     raise
                 self._say_once(f"database {name}", "%s cannot be asked what it waits for: %s", name, error)
             else:
                 self._said.discard(f"database {name}")
         return answer
+
+    def _note(self, name: str, branches: list[InDoubt], sent: tuple[float, float]) -> None:
+        """Keep when each branch was first seen. One older than the look before it was restored."""
+        before = self._looks.get(name)
+        for branch in branches:
+            came = before is not None and branch.prepared_at >= before[1]
+            after = before[0] if before is not None and came else None
+            self._sights.setdefault((name, branch.id), _Sight(clock.loop_now(), after))
+        here = {branch.id for branch in branches}
+        for key in [key for key in self._sights if key[0] == name and key[1] not in here]:
+            del self._sights[key]
+        self._looks[name] = sent
 
     async def _living(self) -> set[str]:
         living, start = set(), decision.COORDINATORS
@@ -198,6 +242,7 @@ class Recovery:
             age_s=case.age_s,
             coordinator_lives=case.lives,
             same_epoch=decision.epoch_of(case.id) == epoch,
+            old_s=case.old_s,
         )
         return judge(
             found, grace_s=self._grace_s, patience_s=PATIENCE * self._grace_s, retention_s=self._retention_s
