@@ -429,3 +429,20 @@ def test_the_page_on_testing_runs_as_it_is_written(tmp_path: Path) -> None:
         timeout=120,
     )
     assert answer.returncode == 0, answer.stdout
+
+
+@simulated(seeds=5)
+async def test_who_gives_up_the_answer_cancels_the_body(world: World) -> None:
+    ended: list[str] = []
+
+    async def body() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(world.here.name)
+
+    answer = world.process("other").run(body())
+    await asyncio.sleep(1)
+    answer.cancel()
+    await asyncio.sleep(1)
+    assert ended == ["other"]

@@ -82,7 +82,7 @@ class Process:
     def run(self, body: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Start `body` in this process. The future is its answer; Killed if the process is killed.
 
-        An error that nobody awaits fails the test at its end.
+        Cancelling the future cancels the body. An error that nobody awaits fails the test at its end.
         """
         if self._process.dead:
             body.close()
@@ -94,6 +94,7 @@ class Process:
         task.add_done_callback(
             functools.partial(_hand_over, answer), context=self._world._simulation.context()
         )
+        answer.add_done_callback(functools.partial(_hand_back, task))
         return answer
 
     def freeze(self, seconds: float = float("inf")) -> None:
@@ -135,6 +136,12 @@ class Process:
                 if error is not None and not isinstance(error, Killed):
                     return error
         return None
+
+
+def _hand_back(task: asyncio.Task[Any], answer: asyncio.Future[Any]) -> None:
+    """Who gives up the answer gives up the body."""
+    if answer.cancelled():
+        task.cancel()
 
 
 def _hand_over(answer: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:

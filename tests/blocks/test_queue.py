@@ -399,6 +399,28 @@ async def test_a_body_stopped_by_deploys_again_and_again_is_not_buried(world: Wo
 
 
 @simulated(seeds=20)
+async def test_a_cancelled_worker_gives_its_message_back_at_once_uncounted(world: World) -> None:
+    queue = Queue(world.broker(), "n", int)
+    seen: list[tuple[int, float]] = []
+
+    @queue.worker(recovery_s=300, attempts=1)
+    async def long(n: int, delivery: Delivery) -> None:
+        seen.append((delivery.attempt, lease_now()))
+        await asyncio.sleep(3600 if len(seen) == 1 else 0)
+
+    await queue.put(1)
+    working = world.here.run(queue.work())
+    await until(lambda: len(seen) == 1)
+    working.cancel()
+    await asyncio.wait([working])
+    again = world.here.run(queue.work())
+    await until(lambda: empty(queue))
+    again.cancel()
+    assert [attempt for attempt, _ in seen] == [1, 1] and seen[1][1] - seen[0][1] < 20
+    assert await dead(queue) == []
+
+
+@simulated(seeds=20)
 async def test_a_body_that_ran_too_long_counts_also_when_its_worker_is_stopped(world: World) -> None:
     queue = Queue(world.broker(), "n", int)
     attempts: list[int] = []

@@ -263,3 +263,33 @@ def test_a_task_that_refuses_to_end_does_not_hang_the_run() -> None:
         return "done"
 
     assert run(body) == "done"
+
+
+def test_a_cancelled_group_of_tasks_ends_in_the_same_order_for_the_same_seed() -> None:
+    """asyncio keeps a group in a set, and cancels it in the set's order."""
+
+    async def body() -> list[int]:
+        ended: list[int] = []
+
+        async def member(n: int) -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append(n)
+
+        async def group() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for n in range(40):
+                    tasks.create_task(member(n))
+
+        running = asyncio.create_task(group())
+        await asyncio.sleep(1)
+        running.cancel()
+        await asyncio.wait([running])
+        return ended
+
+    runs, ballast = [], []
+    for n in range(4):
+        runs.append(run(body, seed=1))
+        ballast.append([object() for _ in range(997 * n)])  # other addresses next time
+    assert runs[0] == runs[1] == runs[2] == runs[3] and sorted(runs[0]) == list(range(40))

@@ -87,6 +87,17 @@ class Trace:
         return self._hash.hexdigest()
 
 
+class NumberedTask(asyncio.Task[Any]):
+    """A task whose place in a set is its number, not its address: asyncio cancels a group in set order."""
+
+    def __init__(self, coro: Any, *, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop that jumps to the next appointment. Stands on private parts of asyncio's, marked."""
 
@@ -107,6 +118,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._order = random.Random(f"{seed}/order")
         self._named = 0
         self.set_exception_handler(self._note_failure)
+        self.set_task_factory(self._numbered)
 
     def time(self) -> float:
         return self._now
@@ -118,6 +130,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             owner = (options.get("context") or contextvars.copy_context()).get(_process) or self.outside
             options["name"] = f"{owner.name}/{getattr(coro, '__qualname__', 'task')}/{self._named}"
         return super().create_task(coro, **options)
+
+    def _numbered(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        return NumberedTask(coro, number=self._named, loop=loop, **options)
 
     def _run_once(self) -> None:  # asyncio private: run_forever calls it until stopped
         self._sort()
