@@ -96,6 +96,10 @@ def run_verb(verb: str, rest: Sequence[str]) -> int:
         return 128 + asked.by
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended the verb. CPython ends by SIGINT itself when a bare KeyboardInterrupt met an `exec`."""
+
+
 class Ended:
     """Inside, SIGTERM and SIGHUP end a verb as Ctrl-C does, so that what it started is cleared up.
 
@@ -118,9 +122,10 @@ class Ended:
 
     def _end(self, number: int, frame: object) -> None:
         self.by = number
-        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
-            raise KeyboardInterrupt  # begun in a shell's background, where Ctrl-C is not heard
-        signal.raise_signal(signal.SIGINT)
+        handler = signal.getsignal(signal.SIGINT)
+        if handler in (signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler):
+            raise Stopped
+        signal.raise_signal(signal.SIGINT)  # an event loop hears it, and ends what it runs
 
 
 def _nobody_reads() -> bool:
