@@ -97,7 +97,11 @@ def run_verb(verb: str, rest: Sequence[str]) -> int:
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the verb. CPython ends by SIGINT itself when a bare KeyboardInterrupt met an `exec`."""
+    """A signal ended the verb.
+
+    Of a kind of our own, and raised in the handler: with SIGINT raised in its stead, a process that was
+    stopped during its imports was seen to end by SIGINT (-2) in place of 143.
+    """
 
 
 class Ended:
