@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
 import time
@@ -80,6 +81,23 @@ class Result:
             rows = [(e.what, e.found, "held" if e.held else "MISSED") for e in self.expected]
             parts.append(table(("expected", "found", ""), rows))
         return "\n\n".join([*parts, *self.notes])
+
+
+def plain_file(path: Path | str, schema: str) -> None:
+    """A WAL file with `schema`, made before a crowd comes: the change to WAL does not wait for another's."""
+    until = time.monotonic() + 60
+    while True:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(schema)
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        finally:
+            connection.close()
 
 
 def number(value: float) -> str:

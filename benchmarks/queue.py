@@ -10,9 +10,9 @@ import asyncio
 import json
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from benchmarks.measure import (
     forced,
     number,
     paired,
+    plain_file,
     processes,
     ratios,
     ready,
@@ -64,12 +65,9 @@ def run_atoll(path: str, workers: int, seconds: float, worker: bool = False) -> 
 
 
 def _plain(path: str, seconds: float, worker: bool = False) -> int:
+    plain_file(path, "CREATE TABLE IF NOT EXISTS q (id INTEGER PRIMARY KEY, until REAL NOT NULL, body BLOB)")
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS q (id INTEGER PRIMARY KEY, until REAL NOT NULL, body BLOB)"
-    )
 
     def commit(sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         connection.execute("BEGIN IMMEDIATE")
@@ -95,14 +93,10 @@ def _plain(path: str, seconds: float, worker: bool = False) -> int:
 
 
 def _threads(loop: Callable[[], int], count: int) -> float:
-    answers: list[int] = []
     began = time.perf_counter()
-    started = [threading.Thread(target=lambda: answers.append(loop())) for _ in range(count)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
-    return sum(answers) / (time.perf_counter() - began)
+    with ThreadPoolExecutor(count) as pool:
+        done = sum(end.result() for end in [pool.submit(loop) for _ in range(count)])
+    return done / (time.perf_counter() - began)
 
 
 def run_plain(path: str, workers: int, seconds: float, worker: bool = False) -> float:

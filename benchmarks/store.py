@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from benchmarks.measure import (
     forced,
     number,
     paired,
+    plain_file,
     processes,
     ratios,
     ready,
@@ -72,20 +74,16 @@ def _threads(writers: int, seconds: float, write: Callable[[str], Any]) -> float
 
     began = time.perf_counter()
     until = began + seconds
-    threads = [threading.Thread(target=one, args=(writer,)) for writer in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(one, range(writers)))
     return sum(done) / (time.perf_counter() - began)
 
 
 def run_plain(path: str, writers: int, seconds: float, name: str = "k") -> float:
     """One connection and a lock: with a connection each, 64 writers are slower still."""
+    plain_file(path, "CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB) WITHOUT ROWID")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB) WITHOUT ROWID")
     lock = threading.Lock()
 
     def write(key: str) -> None:

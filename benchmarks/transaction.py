@@ -11,9 +11,10 @@ import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.measure import Result, Size, Spread, forced, number, percentile, ratios
+from benchmarks.measure import Result, Size, Spread, forced, number, percentile, plain_file, ratios
 
 from atoll.blocks.transaction import Transactions
 from atoll.engines.sqlite.database import SqliteDatabase
@@ -60,15 +61,14 @@ def plain(folder: Path, files: int, crowd: int, times: int) -> tuple[float, list
     """A commit in each file, one after the other; a thread for each of `crowd`."""
     took: list[float] = []
 
-    def connect(place: int) -> sqlite3.Connection:
-        connection = sqlite3.connect(folder / f"plain{place}.db", isolation_level=None, timeout=60)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(TABLE)
-        return connection
+    paths = [folder / f"plain{place}.db" for place in range(files)]
+    for path in paths:
+        plain_file(path, TABLE)
 
     def many(place: int) -> None:
-        connections = [connect(file) for file in range(files)]
+        connections = [sqlite3.connect(path, isolation_level=None, timeout=60) for path in paths]
+        for connection in connections:
+            connection.execute("PRAGMA synchronous=FULL")
         gate.wait()
         for count in range(max(1, times // crowd)):
             began = time.perf_counter()
@@ -78,15 +78,13 @@ def plain(folder: Path, files: int, crowd: int, times: int) -> tuple[float, list
         for connection in connections:
             connection.close()
 
-    connect(0).close()
-    gate = threading.Barrier(crowd + 1)
-    threads = [threading.Thread(target=many, args=(place,)) for place in range(crowd)]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    began = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    gate = threading.Barrier(crowd + 1, timeout=60)
+    with ThreadPoolExecutor(crowd) as pool:
+        ends = [pool.submit(many, place) for place in range(crowd)]
+        gate.wait()
+        began = time.perf_counter()
+        for end in ends:
+            end.result()
     return len(took) / (time.perf_counter() - began), took
 
 

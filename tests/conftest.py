@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 CEILING_S = 120.0
+"""An async test; a plain one has the `timeout` of pyproject.toml."""
+LONG_S = 7200.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long forms have a make target of their own."""
     if os.environ.get("ATOLL_LONG") == "1":
+        for item in items:
+            item.add_marker(pytest.mark.timeout(LONG_S))
         return
     for item in items:
         if item.get_closest_marker("long"):
