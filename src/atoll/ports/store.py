@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, Self
 
+from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Entry, Register, Unmet
 
 
@@ -61,6 +62,9 @@ class StoreClaims:
     liveness_s: float = 10.0
     """An observation silent for longer than this raises WatchLost."""
     linearizable: bool = True
+    incarnation: str = ""
+    """Names this life of the server's data: system id and timeline, cluster id, replication id. Empty:
+    the engine cannot tell one that was copied back."""
     forgets_at_failover: bool = False
     """An acknowledged write may vanish when a server fails over; exclusive recipes refuse this."""
 
@@ -198,6 +202,10 @@ class Leasing(Protocol):
         """End it now; its keys are removed in one transaction. Nothing happens if it is over."""
         ...
 
+    async def remaining(self, lease: str) -> float | None:
+        """Seconds it has left; None where it is over, or where the engine cannot know. For people to read."""
+        ...
+
 
 class Bookmark(NamedTuple):
     """A place in a store's history."""
@@ -225,6 +233,29 @@ class History(Protocol):
     async def now(self) -> Bookmark: ...
 
 
+class Moving(Protocol):
+    """Ability: what `atoll store` does to a store that is restored, moved or copied."""
+
+    async def bump(self, above: int = 0) -> int:
+        """Raise the epoch to one more than both its own and `above`; answers the new one.
+
+        Tokens and bookmarks of before are out of date then. It also accepts the server as it is now:
+        where its incarnation had changed, exclusive use is open again.
+        """
+        ...
+
+    async def freeze(self, note: str | None) -> None:
+        """From now on every `transact` with operations is refused with ReadOnly, which quotes `note`.
+
+        Leases still end and may be revoked. None: takes writes again.
+        """
+        ...
+
+    async def frozen(self) -> str | None:
+        """The note it was frozen with, None while it takes writes."""
+        ...
+
+
 class Store(Register, Protocol):
     """What coordination stands on. Inert until first use; reopens in a forked child."""
 
@@ -237,6 +268,10 @@ class Store(Register, Protocol):
     def leasing(self) -> Leasing | None: ...
     @property
     def history(self) -> History | None: ...
+    @property
+    def moving(self) -> Moving | None: ...
+    @property
+    def examining(self) -> Examining | None: ...
 
     async def open(self) -> StoreClaims:
         """Connect, check the format, read the claims. Cheap when already open."""
@@ -247,7 +282,11 @@ class Store(Register, Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def epoch(self) -> int:
-        """The store's epoch, the first half of every token; 1 for a store never restored or moved."""
+        """The store's epoch, the first half of every token; 1 for a store never restored or moved.
+
+        Raises EpochUncertain where the server is not the one that the epoch was noted on (its
+        incarnation changed: another timeline, cluster or replication id), until `moving.bump()`.
+        """
         ...
 
     async def range(

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
-from atoll.engines.memory import refusal
 from atoll.engines.memory.feed import Feed
 from atoll.engines.memory.knobs import StoreKnobs
 from atoll.engines.memory.link import Link
 from atoll.engines.memory.named import Named, Place
 from atoll.engines.memory.world import Request, StoreWorld
-from atoll.errors import ConfigurationError, WatchLost
+from atoll.errors import WatchLost
+from atoll.ports import refusal
 from atoll.ports.address import Address
 from atoll.ports.register import Applied, Entry, Got, Observation, Unmet
 from atoll.ports.store import (
@@ -135,8 +135,7 @@ class MemoryStore:
         self, prefix: str = "", *, start: str | None = None, end: str | None = None, limit: int = 1000
     ) -> Ranged:
         """Entries below `prefix`, or of start <= key < end, or of both; see the port."""
-        if limit < 1:
-            raise ConfigurationError(f"found limit={limit}; expected 1 or more.")
+        refusal.check_limit(limit)
         return await self._link.call(f"range {prefix!r}", lambda: self.world.range(prefix, start, end, limit))
 
     async def put_if(self, key: str, value: bytes, revision: int) -> Applied | Unmet:
@@ -194,8 +193,7 @@ class MemoryLeasing:
         self._store = store
 
     async def grant(self, ttl_s: float) -> Granted:
-        if not ttl_s > 0:
-            raise ConfigurationError(f"found ttl_s={ttl_s}; expected seconds greater than 0.")
+        refusal.check_ttl(ttl_s)
         return await self._store._link.call("grant", lambda: self._store.world.grant(ttl_s))
 
     async def keep_alive(self, lease: str) -> float:

@@ -16,10 +16,10 @@ from contextvars import Context
 from dataclasses import dataclass, field
 
 from atoll import clock
-from atoll.engines.memory import refusal
 from atoll.engines.memory.feed import Feed
 from atoll.engines.memory.knobs import StoreKnobs
-from atoll.errors import Compacted, EpochChanged, LeaseOver
+from atoll.errors import Compacted, EpochChanged
+from atoll.ports import refusal
 from atoll.ports.register import Applied, Entry, Got, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -230,10 +230,7 @@ class StoreWorld:
     def _living(self, id: str) -> Lease:
         lease = self.leases.get(id)
         if lease is None or lease.due <= self.clock.lease_now():
-            raise LeaseOver(
-                f"lease {id} has expired, was revoked or was never granted here. "
-                "Grant a new one; its keys are gone."
-            )
+            raise refusal.lease_over(id)
         return lease
 
     def sweep(self) -> None:

@@ -16,7 +16,7 @@ import apsw
 from atoll import clock
 from atoll.engines.sqlite import ledger
 from atoll.engines.sqlite.ledger import Times
-from atoll.errors import ConfigurationError, LeaseOver
+from atoll.ports import refusal
 from atoll.ports.store import Granted
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ class SqliteLeasing:
         self._store = store
 
     async def grant(self, ttl_s: float) -> Granted:
-        if not 0 < ttl_s < math.inf:
-            raise ConfigurationError(f"found ttl_s={ttl_s}; expected seconds greater than 0.")
+        refusal.check_ttl(ttl_s)
         id = f"{clock.chance().getrandbits(64):016x}"
         clocks = self._store.clocks()
 
@@ -112,10 +111,7 @@ class SqliteLeasing:
 
         ttl_s = await self._store.write(work, forced=False)
         if ttl_s is None:
-            raise LeaseOver(
-                f"found no living lease {lease}: it has expired, was revoked or was never granted here. "
-                "It does not come back; grant a new one."
-            )
+            raise refusal.lease_over(lease)
         return ttl_s
 
     async def revoke(self, lease: str) -> None:

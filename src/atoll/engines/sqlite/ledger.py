@@ -9,14 +9,13 @@ Everything here runs inside a transaction that someone else begins and commits.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import apsw
 
 from atoll.engines.sqlite.limits import StoreOptions
-from atoll.errors import LeaseOver, Refused
+from atoll.ports import refusal
 from atoll.ports.register import Applied, Entry, Got, Unmet
 from atoll.ports.store import Compare, Guard, Operation, Put, Ranged
 
@@ -99,30 +98,13 @@ def ranged(
     connection: apsw.Connection, prefix: str, start: str | None, end: str | None, limit: int
 ) -> Ranged:
     """At most `limit` entries in key order (-1: all), and whether there are more."""
-    low, high = span(prefix)
-    if start is not None:
-        low = max(low, start)
-    if end is not None:
-        high = end if high is None else min(high, end)
-    where, values = bounds("key", low, high)
+    where, values = bounds("key", *refusal.bounds(prefix, start, end))
     rows: list[tuple[Any, ...]] = connection.execute(
         f"{_ENTRY} WHERE {where} ORDER BY key LIMIT ?", (*values, limit + 1 if limit >= 0 else -1)
     ).fetchall()
     more = 0 <= limit < len(rows)
     entries = tuple(Entry(*row) for row in (rows[:limit] if more else rows))
     return Ranged(entries, revision(connection), more)
-
-
-def span(prefix: str) -> tuple[str, str | None]:
-    """The keys that begin with `prefix`, as low <= key < high; None: no upper end."""
-    stem = prefix
-    while stem:
-        following = ord(stem[-1]) + 1
-        if following <= 0x10FFFF:
-            # The surrogates are no characters; UTF-8 goes on behind them.
-            return prefix, stem[:-1] + chr(0xE000 if following == 0xD800 else following)
-        stem = stem[:-1]
-    return prefix, None
 
 
 def bounds(column: str, low: str, high: str | None) -> tuple[str, tuple[str, ...]]:
@@ -144,7 +126,8 @@ def transact(
         if known is not None:
             return Applied(known, replayed=True)
     if asked.guard is not None:
-        _check_guard(connection, asked.guard)
+        owner = entry(connection, asked.guard.owner_key)
+        refusal.check_guard(asked.guard, owner, epoch(connection), revision(connection))
     if asked.compare:
         seen = {comparison.key: entry(connection, comparison.key) for comparison in asked.compare}
         if not all(comparison.holds(seen[comparison.key]) for comparison in asked.compare):
@@ -198,10 +181,7 @@ def record(connection: apsw.Connection, number: int, events: list[tuple[Any, ...
 def check_living(connection: apsw.Connection, lease: str) -> None:
     """Raise LeaseOver unless `lease` stands."""
     if connection.execute("SELECT 1 FROM atoll_lease WHERE id = ?", (lease,)).get is None:
-        raise LeaseOver(
-            f"found no lease {lease}: it has expired, was revoked or was never granted here. "
-            "Its keys are gone; grant a new one."
-        )
+        raise refusal.lease_over(lease)
 
 
 def trim(connection: apsw.Connection, newest: int, times: Times, options: StoreOptions) -> None:
@@ -226,24 +206,3 @@ def _remember(
         "revision = excluded.revision, at = excluded.at, boot_id = excluded.boot_id",
         (request_id, number, times.lease_now, times.boot_id),
     )
-
-
-def _check_guard(connection: apsw.Connection, guard: Guard) -> None:
-    owner, number, token = entry(connection, guard.owner_key), epoch(connection), guard.token
-    if owner is not None and (token.epoch, token.revision) == (number, owner.revision):
-        return
-    if owner is None:
-        now = f"at revision {revision(connection)} nobody holds it"
-    else:
-        now = f"{_holder(owner.value)} holds it with token {number}:{owner.revision}"
-    raise Refused(
-        f"the guard on {guard.owner_key!r} has token {token}, but {now}. "
-        "Nothing was written: leave the block and acquire it again."
-    )
-
-
-def _holder(value: bytes) -> str:
-    try:
-        return str(json.loads(value)["owner"])
-    except (ValueError, KeyError, TypeError):
-        return "another owner"

@@ -14,14 +14,16 @@ from typing import Self
 import apsw
 
 from atoll import clock
-from atoll.engines.sqlite import format, history, leases, ledger, limits, place
+from atoll.engines.parts import pages
+from atoll.engines.sqlite import format, history, leases, ledger, place
 from atoll.engines.sqlite.file import SqliteFile
 from atoll.engines.sqlite.history import SqliteHistory
 from atoll.engines.sqlite.lane import T, Work
 from atoll.engines.sqlite.leases import SqliteLeasing
 from atoll.engines.sqlite.ledger import Asked, Clocks, Times
 from atoll.engines.sqlite.limits import StoreOptions
-from atoll.errors import ConfigurationError, OutcomeUnknown, WatchLost
+from atoll.errors import ConfigurationError, OutcomeUnknown
+from atoll.ports import refusal
 from atoll.ports.address import Address
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
@@ -134,15 +136,14 @@ class SqliteStore:
         return await self.write(ledger.bump)
 
     async def get(self, key: str) -> Got:
-        limits.check_key(key, self.options)
+        refusal.check_key(key, self.options)
         return await self.read(lambda connection: ledger.got(connection, key))
 
     async def range(
         self, prefix: str = "", *, start: str | None = None, end: str | None = None, limit: int = 1000
     ) -> Ranged:
         """Entries below `prefix`, or of start <= key < end, or of both, as of one revision."""
-        if limit < 1:
-            raise ConfigurationError(f"found limit={limit}; expected 1 or more.")
+        refusal.check_limit(limit)
         return await self.read(lambda connection: ledger.ranged(connection, prefix, start, end, limit))
 
     async def put_if(self, key: str, value: bytes, revision: int) -> Applied | Unmet:
@@ -158,7 +159,7 @@ class SqliteStore:
         guard: Guard | None = None,
         request_id: str | None = None,
     ) -> Applied | Unmet:
-        limits.check_transaction(then, compare, guard, self.options)
+        refusal.check_transaction(then, compare, guard, self.options)
         if guard is not None:
             guard.check()
         asked, clocks, options = Asked(then, compare, guard, request_id), self.clocks(), self.options
@@ -177,7 +178,7 @@ class SqliteStore:
     async def observe(self, prefix: str) -> AsyncIterator[Observation]:
         """See the port. One observation for each transaction; a reset when it fell behind the history."""
         await self._opened()
-        async for observation in history.observe(self, prefix):
+        async for observation in pages.observe(history.Pages(self), prefix):
             yield observation
 
     async def read(self, work: Work[T]) -> T:
@@ -206,11 +207,6 @@ class SqliteStore:
         """Wait for a commit after `seen`, at most `wait_s`."""
         if self._file is not None:
             await self._file.changed(seen, wait_s)
-
-    def still(self, life: int, prefix: str) -> None:
-        """Raise WatchLost when this handle was closed since `life`."""
-        if self.life != life:
-            raise WatchLost(f"{self._url} was closed while {prefix!r} was watched. Watch it again.")
 
     def clocks(self) -> Clocks:
         """Reads the caller's clock wherever it is called."""

@@ -1,0 +1,1 @@
+"""Parts: what several engines are made of. No product is named here."""
