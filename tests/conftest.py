@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from servers import shared as shared
+
 CEILING_S = 120.0
 """An async test; a plain one has the `timeout` of pyproject.toml."""
 LONG_S = 7200.0

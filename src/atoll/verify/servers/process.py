@@ -1,0 +1,163 @@
+"""Process: one server process that may be killed, stopped, continued and started again on its own data.
+
+A patient in a trial: it has a bed (folder), a bell (port), a chart (log), and every intervention is done by
+its own process id, never by name. It ends with the process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atoll import clock
+from atoll.errors import AtollError
+
+START_S = 60.0
+STOP_S = 15.0
+
+
+class ServerFailed(AtollError):
+    """A server did not start, or did not end; the message ends with the last lines of its log."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now. Another may take it before its server does: start again then."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Waits for its parent's word, then becomes the server: so its death signal is set and no thread forks.
+_LEASHED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+if os.getppid() != int(sys.argv[1]): os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass(slots=True)
+class ServerProcess:
+    """One process. `ready` raises, or answers False, until it serves; `user`: run as, when we are root."""
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    ready: Callable[[], Awaitable[object]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    stop_signal: int = signal.SIGTERM
+    child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self.child.pid if self.child is not None and self.child.poll() is None else None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def launch(self) -> None:
+        """Start it without waiting until it serves."""
+        leashed = [sys.executable, "-c", _LEASHED, str(os.getpid()), *map(str, self.command)]
+        command = leashed if sys.platform == "linux" else list(self.command)
+        extra: dict[str, object] = {}
+        if self.user is not None and os.geteuid() == 0:
+            known = pwd.getpwnam(self.user)
+            extra = {"user": known.pw_uid, "group": known.pw_gid, "extra_groups": []}
+        with open(self.log, "ab") as log:
+            self.child = subprocess.Popen(  # type: ignore[call-overload]
+                command,
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **extra,
+            )
+
+    async def start(self, within_s: float = START_S) -> None:
+        """Start it and wait until it serves."""
+        self.launch()
+        await self.serving(within_s)
+
+    async def serving(self, within_s: float = START_S) -> None:
+        """Wait until it serves."""
+        until = clock.loop_now() + within_s
+        last: BaseException | None = None
+        while clock.loop_now() < until:
+            if self.child is not None and self.child.poll() is not None:
+                raise ServerFailed(f"{self.name} ended with {self.child.returncode}:\n{self.last_lines()}")
+            try:
+                async with asyncio.timeout(5):
+                    if await self.ready() is not False:
+                        return
+            except Exception as error:
+                last = error
+            await asyncio.sleep(0.05)
+        raise ServerFailed(f"{self.name} does not serve after {within_s:g} s: {last!r}\n{self.last_lines()}")
+
+    def kill(self) -> None:
+        """kill -9, and wait until the kernel has it."""
+        self._signal(signal.SIGKILL)
+        if self.child is not None:
+            self.child.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """End it as an operator would; kill -9 after STOP_S."""
+        if self.child is None or self.child.poll() is not None:
+            return
+        self._signal(signal.SIGCONT)
+        self._signal(self.stop_signal)
+        until = clock.loop_now() + STOP_S
+        while self.child.poll() is None and clock.loop_now() < until:
+            await asyncio.sleep(0.02)
+        if self.child.poll() is None:
+            self.kill()
+
+    async def restart(self) -> None:
+        """Start it again on its data, after a kill or a stop."""
+        await self.stop()
+        await self.start()
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of its log."""
+        with suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        return ""
+
+    def _signal(self, number: int) -> None:
+        """To it and to all it started: some servers are several processes, each in a group of its own."""
+        if self.child is None or self.child.poll() is not None:
+            return
+        for pid in family(self.child.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def family(pid: int) -> list[int]:
+    """`pid` and the processes below it, parents first."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
