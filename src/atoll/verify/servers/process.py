@@ -30,7 +30,7 @@ class ServerFailed(AtollError):
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has now. Another may take it before its server does: start again then."""
+    """A port of loopback that nobody has now; another may take it before its server does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -128,7 +128,7 @@ class ServerProcess:
         self._signal(signal.SIGCONT)
         self._signal(self.stop_signal)
         until = clock.loop_now() + STOP_S
-        while self.child.poll() is None and clock.loop_now() < until:
+        while self.child.poll() is None and clock.loop_now() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if self.child.poll() is None:
             self.kill()
