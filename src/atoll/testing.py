@@ -29,6 +29,8 @@ from atoll.ports.broker import Broker
 from atoll.ports.store import Store
 from atoll.ports.tier import Tier
 from atoll.verify import virtual_time
+from atoll.verify.conformance import NotTested, Violation
+from atoll.verify.conformance_cases import Check, conformance
 from atoll.verify.faults_in_process import (
     Duplicated,
     HalfOpen,
@@ -42,6 +44,7 @@ from atoll.verify.virtual_network import Cut, Link, Weather
 from atoll.verify.virtual_time import Deadlock, Endless, Killed, NotDeterministic, Simulation
 
 __all__ = [
+    "Check",
     "Cut",
     "Deadlock",
     "Duplicated",
@@ -50,12 +53,15 @@ __all__ = [
     "HalfOpen",
     "Killed",
     "NotDeterministic",
+    "NotTested",
     "Process",
     "ReplyLost",
     "RequestLost",
+    "Violation",
     "Weather",
     "World",
     "cancel_at_every_await",
+    "conformance",
     "simulated",
     "through",
 ]

@@ -44,6 +44,9 @@ OBJECTS: dict[str, str] = {
 # What an object must have to pass a door as it is.
 _VERBS = {"store": "transact", "broker": "acknowledge", "tier": "invalidate_many"}
 
+DOORS = ("store", "broker", "tier", "database")
+STRANGERS = "atoll.engines"
+"""The entry-point group in which other packages offer engines."""
 FAULTY = "faulty+"
 _FAULTS = "atoll.verify.faults"
 _PLANNED = {
@@ -135,15 +138,16 @@ def _open(door: str, url: Any, **extra: Any) -> Any:
 
 
 def _named(door: str, scheme: str) -> str:
-    doors = ENGINES.get(scheme)
-    if doors is None:
+    doors = ENGINES.get(scheme) or strangers(scheme)
+    if not doors:
         if scheme in _PLANNED:
             raise ConfigurationError(
                 f"{scheme}:// is on the page but not in this release. Use sqlite:// or memory:// today; "
                 "the code stays the same when the engine comes."
             )
         raise ConfigurationError(
-            f"found the scheme {scheme}://; this release knows {', '.join(f'{s}://' for s in ENGINES)}."
+            f"found the scheme {scheme}://; this release knows {', '.join(f'{s}://' for s in ENGINES)}, and "
+            f"no installed package offers {scheme}:// (entry points of the group {STRANGERS})."
         )
     if door not in doors:
         raise ConfigurationError(
@@ -153,13 +157,34 @@ def _named(door: str, scheme: str) -> str:
     return doors[door]
 
 
+def strangers(scheme: str) -> dict[str, str]:
+    """What installed packages offer for `scheme`: entry points of the group `atoll.engines`, door by door.
+
+    An entry point is named `<scheme>.<door>`, as `acme.store`, and leads to a class with `from_address`. A
+    scheme of ours is never looked up there, so no package can put itself in an engine's place.
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, str] = {}
+    for point in entry_points(group=STRANGERS):
+        theirs, _, door = point.name.rpartition(".")
+        if theirs != scheme or door not in DOORS:
+            continue
+        if found.get(door, point.value) != point.value:
+            raise ConfigurationError(
+                f"found two packages that offer {point.name}: {found[door]} and {point.value}. Keep one."
+            )
+        found[door] = point.value
+    return found
+
+
 def _load(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing == "atoll":
+        if missing == "atoll" or not module.startswith("atoll."):
             raise
         extra = module.rpartition(".")[2]
         raise MissingExtra(
