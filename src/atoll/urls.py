@@ -100,8 +100,10 @@ def parse(url: str) -> Address:
             f"found {url!r}, which has no scheme; expected something like sqlite:///state.db or memory://."
         )
     try:
-        parts = urlsplit(f"x://{rest}")
+        place, *others = _places(rest)
+        parts = urlsplit(f"x://{place}")
         port = parts.port
+        further = tuple((other.hostname or "", other.port) for other in map(urlsplit, others))
     except ValueError as error:
         raise ConfigurationError(
             f"the URL with scheme {scheme} cannot be read: {error}. A file is "
@@ -115,7 +117,18 @@ def parse(url: str) -> Address:
         password=unquote(parts.password) if parts.password else None,
         path=unquote(parts.path[1:]),
         options=dict(parse_qsl(parts.query, keep_blank_values=True)),
+        others=further,
     )
+
+
+def _places(rest: str) -> tuple[str, ...]:
+    """`user@a:1,b:2/path` as `user@a:1/path`, then `x://b:2` for each server named after the first."""
+    end = min((n for n in map(rest.find, "/?#") if n >= 0), default=len(rest))
+    login, at, hosts = rest[:end].rpartition("@")
+    first, *others = hosts.split(",")
+    if others and not all((first, *others)):
+        raise ValueError("a server is missing beside a comma")
+    return login + at + first + rest[end:], *(f"x://{other}" for other in others)
 
 
 def _open(door: str, url: Any, **extra: Any) -> Any:

@@ -20,7 +20,10 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A parsed URL. `path` is a file path for file engines: relative after `///`, absolute after `////`."""
+    """A parsed URL. `path` is a file path for file engines: relative after `///`, absolute after `////`.
+
+    `host` and `port` are the first server's; `others` are those named after it, as in `scheme://a:1,b:2/path`.
+    """
 
     scheme: str
     host: str = ""
@@ -29,14 +32,20 @@ class Address:
     password: str | None = field(default=None, repr=False)
     path: str = ""
     options: dict[str, str] = field(default_factory=dict)
+    others: tuple[tuple[str, int | None], ...] = ()
+
+    @property
+    def hosts(self) -> tuple[tuple[str, int | None], ...]:
+        """Every server named, with its port where one is given; empty where none is."""
+        return ((self.host, self.port), *self.others) if self.host else ()
 
     def __str__(self) -> str:
         """The URL again, its password masked."""
         login = f"{self.user}{':***' if self.password else ''}@" if self.user else ""
-        port = f":{self.port}" if self.port else ""
+        place = ",".join(_place(host, port) for host, port in self.hosts) or _place("", self.port)
         query = "&".join(f"{k}={v}" for k, v in self.options.items())
         slash = "/" if self.path else ""
-        return f"{self.scheme}://{login}{self.host}{port}{slash}{self.path}{'?' + query if query else ''}"
+        return f"{self.scheme}://{login}{place}{slash}{self.path}{'?' + query if query else ''}"
 
     def parse_options(self, kind: type[OptionsT]) -> OptionsT:
         """The options as the engine's frozen dataclass; unknown or unreadable ones are refused."""
@@ -51,6 +60,11 @@ class Address:
                 )
             values[name] = _read(name, text, hints[name], self.scheme)
         return kind(**values)
+
+
+def _place(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port else shown
 
 
 def _read(name: str, text: str, hint: Any, scheme: str) -> Any:

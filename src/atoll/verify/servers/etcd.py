@@ -102,7 +102,7 @@ class _Plan:
             with urllib.request.urlopen(request, timeout=0.7, context=self.context) as reply:
                 return json.load(reply)
 
-        return await asyncio.to_thread(answer)  # type: ignore[no-any-return]
+        return await asyncio.to_thread(answer)
 
     async def lead(self, i: int) -> tuple[int, bool]:
         """Member `i`'s term, and whether it leads as far as it knows. Raises where it knows no leader."""
