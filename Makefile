@@ -34,7 +34,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
 
 engines:
-	@echo "this release runs on sqlite and memory, which need no server: nothing to install"
+	@bash scripts/engines.sh
 
 lock: $(STAMP)
 	@bash scripts/lock.sh
