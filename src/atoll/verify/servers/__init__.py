@@ -18,7 +18,7 @@ SERVERS: dict[str, str] = {
     "postgresql": "atoll.verify.servers.postgresql",
     "etcd": "atoll.verify.servers.etcd",
     "redis": "atoll.verify.servers.redis",
-    "valkey": "atoll.verify.servers.redis",
+    "valkey": "atoll.verify.servers.valkey",
     "zookeeper": "atoll.verify.servers.zookeeper",
     "mysql": "atoll.verify.servers.mysql",
     "nats": "atoll.verify.servers.nats",
