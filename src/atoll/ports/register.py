@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:
+    from atoll.ports.store import StoreClaims
 
 ABSENT = 0
 """In place of a revision: "there must be no such key". Revisions start at 1."""
@@ -77,7 +80,23 @@ class Observation:
 
 
 class Register(Protocol):
-    """Keys are UTF-8, compared bytewise; values are bytes; every answer carries a revision."""
+    """Keys are UTF-8, compared bytewise; values are bytes; every answer carries a revision.
+
+    Inert until first use; reopens in a forked child.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where it is, passwords masked."""
+        ...
+
+    async def open(self) -> StoreClaims:
+        """Connect, check the format, read the claims. Cheap when already open."""
+        ...
+
+    async def close(self) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
 
     async def get(self, key: str) -> Got:
         """The newest entry: never older than any answer given before this call began."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Entry, Register, Unmet
@@ -257,12 +257,7 @@ class Moving(Protocol):
 
 
 class Store(Register, Protocol):
-    """What coordination stands on. Inert until first use; reopens in a forked child."""
-
-    @property
-    def url(self) -> str:
-        """Where it is, passwords masked."""
-        ...
+    """What coordination stands on."""
 
     @property
     def leasing(self) -> Leasing | None: ...
@@ -272,14 +267,6 @@ class Store(Register, Protocol):
     def moving(self) -> Moving | None: ...
     @property
     def examining(self) -> Examining | None: ...
-
-    async def open(self) -> StoreClaims:
-        """Connect, check the format, read the claims. Cheap when already open."""
-        ...
-
-    async def close(self) -> None: ...
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *exc: object) -> None: ...
 
     async def epoch(self) -> int:
         """The store's epoch, the first half of every token; 1 for a store never restored or moved.
