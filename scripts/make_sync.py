@@ -49,7 +49,7 @@ LEAD = '''
 '''
 
 SHELLS = [
-    Shell("Store", "atoll.ports.store", skip=frozenset({"leasing", "history"})),
+    Shell("Store", "atoll.ports.store", skip=frozenset({"leasing", "history", "moving", "examining"})),
     Shell("Broker", "atoll.ports.broker", skip=frozenset({"leased", "inspecting"})),
     Shell("Database", "atoll.ports.joined", skip=DATABASE),
     Shell("Held", "atoll.blocks.lock", skip=HOLDING, here=frozenset({"fence"})),

@@ -299,7 +299,7 @@ async def test_a_bump_makes_old_tokens_and_bookmarks_worthless() -> None:
     assert (await anext(observed)).reset
     reading = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)
-    assert await mine.bump() == 2 == await mine.epoch()
+    assert await mine.moving.bump() == 2 == await mine.epoch()
     with pytest.raises(Refused):
         await mine.transact(put("k", b"late"), guard=Held())
     assert (await anext(observed)).reset
@@ -318,7 +318,7 @@ async def test_a_refusal_names_the_holder() -> None:
     mine = store()
     await mine.put_if("lock/a/owner", b'{"owner":"api-1","since":1.5,"nonce":"x"}', 0)
     await mine.transact(put("lock/a/owner", b'{"owner":"api-2, pid 812","since":2.5,"nonce":"y"}'))
-    with pytest.raises(Refused, match=r"1:1, but now api-2, pid 812 holds it with token 1:2"):
+    with pytest.raises(Refused, match=r"1:1, but api-2, pid 812 holds it with token 1:2"):
         await mine.transact(put("k", b""), guard=Held())
 
 

@@ -53,7 +53,7 @@ async def test_a_future_format_is_refused_and_not_touched(tmp_path: Path) -> Non
     connection.execute("UPDATE atoll_format SET number = 99 WHERE part = 'store'")
     connection.close()
     store = SqliteStore(path)
-    with pytest.raises(errors.FormatRefused, match=r"format 99 of the store.*reads up to 1"):
+    with pytest.raises(errors.FormatRefused, match=r"format 99 of the store.*reads up to 2"):
         await store.open()
     with pytest.raises(errors.FormatRefused):
         await store.transact(put("a", b"1"))

@@ -154,9 +154,9 @@ async def test_history_is_forgotten_by_age_but_never_its_newest(tmp_path: Path) 
 
 async def test_a_bump_ends_who_resumes_and_makes_every_token_old(tmp_path: Path) -> None:
     async with SqliteStore(str(tmp_path / "x.db")) as store:
-        assert store.history
+        assert store.history and store.moving
         await store.transact(put("k", b"1"))
         start = await store.history.now()
-        assert (await store.epoch(), await store.bump(), await store.epoch()) == (1, 2, 2)
+        assert (await store.epoch(), await store.moving.bump(), await store.epoch()) == (1, 2, 2)
         with pytest.raises(errors.EpochChanged, match="bumped"):
             await anext(store.history.changes("", start))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from atoll.errors import ConfigurationError, LeaseOver, LimitReached, Refused
+from atoll.errors import ConfigurationError, LeaseOver, LimitReached, ReadOnly, Refused
 from atoll.ports.register import Entry
 from atoll.ports.store import Compare, Guard, Operation, Put
 
@@ -116,6 +116,14 @@ def check_guard(guard: Guard, owner: Entry | None, epoch: int, revision: int) ->
     raise Refused(
         f"the guard on {guard.owner_key!r} has token {token}, but {now}. "
         "Nothing was written: leave the block and acquire it again."
+    )
+
+
+def frozen(url: str, note: str) -> ReadOnly:
+    """What a store says of a write while it is frozen."""
+    return ReadOnly(
+        f"{url} takes no writes: {note}. Nothing was written. Use the place that this note names, or ask "
+        "whoever froze it."
     )
 
 

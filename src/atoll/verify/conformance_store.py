@@ -10,6 +10,7 @@ from __future__ import annotations
 from atoll.verify import (
     conformance_guard,
     conformance_lease,
+    conformance_moving,
     conformance_observe,
     conformance_range,
     conformance_transact,
@@ -24,4 +25,5 @@ CASES: Cases = [
     *conformance_range.CASES,
     *conformance_observe.CASES,
     *conformance_lease.CASES,
+    *conformance_moving.CASES,
 ]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
+from atoll.ports.examining import Examining, Finding
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -20,6 +21,7 @@ from atoll.ports.store import (
     Guard,
     History,
     Leasing,
+    Moving,
     Operation,
     Ranged,
     Store,
@@ -101,6 +103,16 @@ class DoorwayStore:
         inner = self._inner.history
         return None if inner is None else _DoorwayHistory(inner, self._door)
 
+    @property
+    def moving(self) -> Moving | None:
+        inner = self._inner.moving
+        return None if inner is None else _DoorwayMoving(inner, self._door)
+
+    @property
+    def examining(self) -> Examining | None:
+        inner = self._inner.examining
+        return None if inner is None else _DoorwayExamining(inner, self._door)
+
     async def open(self) -> StoreClaims:
         return await self._door.call(Call(verb="open"), self._inner.open)
 
@@ -177,6 +189,10 @@ class _DoorwayLeasing:
         call = Call(verb="revoke", subjects=(lease,))
         await self._door.call(call, lambda: self._inner.revoke(lease))
 
+    async def remaining(self, lease: str) -> float | None:
+        call = Call(verb="remaining", subjects=(lease,))
+        return await self._door.call(call, lambda: self._inner.remaining(lease))
+
 
 class _DoorwayHistory:
     """The history of a DoorwayStore."""
@@ -193,3 +209,31 @@ class _DoorwayHistory:
 
     async def now(self) -> Bookmark:
         return await self._door.call(Call(verb="now"), self._inner.now)
+
+
+class _DoorwayMoving:
+    """The moving of a DoorwayStore."""
+
+    def __init__(self, inner: Moving, door: Doorway) -> None:
+        self._inner = inner
+        self._door = door
+
+    async def bump(self, above: int = 0) -> int:
+        return await self._door.call(Call(verb="bump"), lambda: self._inner.bump(above))
+
+    async def freeze(self, note: str | None) -> None:
+        await self._door.call(Call(verb="freeze"), lambda: self._inner.freeze(note))
+
+    async def frozen(self) -> str | None:
+        return await self._door.call(Call(verb="frozen"), self._inner.frozen)
+
+
+class _DoorwayExamining:
+    """The examining of a DoorwayStore."""
+
+    def __init__(self, inner: Examining, door: Doorway) -> None:
+        self._inner = inner
+        self._door = door
+
+    async def examine(self) -> Sequence[Finding]:
+        return await self._door.call(Call(verb="examine"), self._inner.examine)

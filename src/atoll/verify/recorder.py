@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from atoll import clock
 from atoll.errors import ConfigurationError, NotApplied
 from atoll.ports.broker import Accepted, Broker, BrokerClaims, Inspecting, Leased, Message, Settled, Taken
+from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -22,6 +23,7 @@ from atoll.ports.store import (
     Guard,
     History,
     Leasing,
+    Moving,
     Operation,
     Ranged,
     Store,
@@ -78,6 +80,8 @@ class RecordingStore:
         self.pen = Pen(book, process)
         self.leasing: Leasing | None = RecordingLeasing(inner.leasing, self.pen) if inner.leasing else None
         self.history: History | None = RecordingHistory(inner.history, self.pen) if inner.history else None
+        self.moving: Moving | None = inner.moving
+        self.examining: Examining | None = inner.examining
 
     def __repr__(self) -> str:
         return f"<recording {self.inner!r}>"
@@ -182,6 +186,9 @@ class RecordingLeasing:
 
     async def revoke(self, lease: str) -> None:
         await self.pen.write("revoke", lease, lambda: self.inner.revoke(lease))
+
+    async def remaining(self, lease: str) -> float | None:
+        return await self.inner.remaining(lease)
 
 
 class RecordingHistory:

@@ -1,4 +1,4 @@
-"""Makes store-1.db, the store's format 1 as the first release wrote it. Commit what it makes."""
+"""Makes store-N.db, the store's present format N as a release writes it. Commit what it makes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ async def main(path: str) -> None:
         assert store.leasing
         lease, _ = await store.leasing.grant(15)
         await store.transact(put("owner", b"somebody", lease=lease))
-        await store.bump()
+        assert store.moving
+        await store.moving.bump()
     connection = apsw.Connection(path)
     connection.execute("PRAGMA journal_mode = DELETE; VACUUM")
     connection.close()

@@ -13,11 +13,13 @@ from typing import Self
 from atoll.engines.memory.feed import Feed
 from atoll.engines.memory.knobs import StoreKnobs
 from atoll.engines.memory.link import Link
+from atoll.engines.memory.moving import MemoryExamining, MemoryMoving
 from atoll.engines.memory.named import Named, Place
 from atoll.engines.memory.world import Request, StoreWorld
 from atoll.errors import WatchLost
 from atoll.ports import refusal
 from atoll.ports.address import Address
+from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Entry, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -28,6 +30,7 @@ from atoll.ports.store import (
     Guard,
     History,
     Leasing,
+    Moving,
     Observing,
     Operation,
     Ranged,
@@ -62,6 +65,8 @@ class MemoryStore:
         self._feeds: dict[Feed, None] = {}
         self._leasing = MemoryLeasing(self) if self._knobs.leasing else None
         self._history = MemoryHistory(self) if self._knobs.history else None
+        self._moving = MemoryMoving(self._link, lambda: self.world)
+        self._examining = MemoryExamining(self._knobs)
 
     @classmethod
     def from_address(cls, address: Address) -> Self:
@@ -87,6 +92,14 @@ class MemoryStore:
         return self._history
 
     @property
+    def moving(self) -> Moving | None:
+        return self._moving
+
+    @property
+    def examining(self) -> Examining | None:
+        return self._examining
+
+    @property
     def world(self) -> StoreWorld:
         """The state behind this handle, made at its first use in this process."""
         return self._place.world
@@ -103,7 +116,7 @@ class MemoryStore:
             value_bytes_max=knobs.value_bytes_max,
             operations_max=knobs.operations_max,
             dedupe_window_s=knobs.dedupe_window_s,
-            epoch_source="this process's memory; raised by bump()",
+            epoch_source="this process's memory; raised by moving.bump()",
             observe=self._knobs.observe,
             forgets_at_failover=self._knobs.forgets_at_failover,
         )
@@ -122,10 +135,6 @@ class MemoryStore:
 
     async def epoch(self) -> int:
         return await self._link.call("epoch", lambda: self.world.epoch)
-
-    async def bump(self) -> int:
-        """Raise the epoch, as a restore would: every token and bookmark of before is out of date."""
-        return await self._link.call("bump", lambda: self.world.bump())
 
     async def get(self, key: str) -> Got:
         refusal.check_key(key, self._knobs)
@@ -201,6 +210,9 @@ class MemoryLeasing:
 
     async def revoke(self, lease: str) -> None:
         await self._store._link.call("revoke", lambda: self._store.world.revoke(lease))
+
+    async def remaining(self, lease: str) -> float | None:
+        return await self._store._link.call("remaining", lambda: self._store.world.remaining(lease))
 
 
 class MemoryHistory:

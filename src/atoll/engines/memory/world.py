@@ -60,10 +60,12 @@ class StoreWorld:
 
     def __init__(self, knobs: StoreKnobs) -> None:
         self.knobs = knobs
+        self.url = "memory://"
         self.clock = clock.current()
         self.context: Context = clock.server_context()
         self.guarding = threading.RLock()
         self.epoch = 1
+        self.frozen: str | None = None
         self.revision = 0
         self.entries: dict[str, Entry] = {}
         self.keys: list[str] = []
@@ -115,6 +117,8 @@ class StoreWorld:
             replay = self._remembered(request.request_id)
             if replay is not None:
                 return Applied(replay, (), replayed=True)
+            if self.frozen is not None and request.then:
+                raise refusal.frozen(self.url, self.frozen)
             if request.guard is not None:
                 refusal.check_guard(
                     request.guard, self.entries.get(request.guard.owner_key), self.epoch, self.revision
@@ -194,9 +198,9 @@ class StoreWorld:
             while len(self.requests) > self.knobs.dedupe_max:
                 self.requests.popitem(last=False)
 
-    def bump(self) -> int:
+    def bump(self, above: int = 0) -> int:
         with self.guarding:
-            self.epoch += 1
+            self.epoch = max(self.epoch, above) + 1
             for feed in tuple(self.feeds):
                 feed.restart()
             return self.epoch
@@ -226,6 +230,13 @@ class StoreWorld:
             self.sweep()
             if lease in self.leases:
                 self.end(self.leases[lease])
+
+    def remaining(self, lease: str) -> float | None:
+        with self.guarding:
+            self.sweep()
+            living = self.leases.get(lease)
+            left_s = 0.0 if living is None else living.due - self.clock.lease_now()
+            return left_s if left_s > 0 else None
 
     def _living(self, id: str) -> Lease:
         lease = self.leases.get(id)

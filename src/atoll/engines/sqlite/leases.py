@@ -123,3 +123,12 @@ class SqliteLeasing:
             end(connection, lease, times)
 
         await self._store.write(work)
+
+    async def remaining(self, lease: str) -> float | None:
+        clocks = self._store.clocks()
+
+        def work(connection: apsw.Connection) -> float | None:
+            due = connection.execute("SELECT expires FROM atoll_lease WHERE id = ?", (lease,)).get
+            return None if due is None else float(due) - clocks().lease_now
+
+        return await self._store.read(work)

@@ -19,7 +19,9 @@ from atoll.ports import refusal
 from atoll.ports.register import Applied, Entry, Got, Unmet
 from atoll.ports.store import Compare, Guard, Operation, Put, Ranged
 
-PART, FORMAT = "store", 1
+PART, FORMAT = "store", 2
+UPGRADES: dict[int, tuple[str, ...]] = {1: ()}
+"""Format 2 added no table: a frozen note may stand in atoll_store, and format 1 would not heed it."""
 DDL = (
     """CREATE TABLE atoll_entry (
         key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
@@ -77,10 +79,23 @@ def epoch(connection: apsw.Connection) -> int:
     return int(connection.execute("SELECT value FROM atoll_store WHERE name = 'epoch'").get)
 
 
-def bump(connection: apsw.Connection) -> int:
-    """Raise the epoch by one."""
-    connection.execute("UPDATE atoll_store SET value = value + 1 WHERE name = 'epoch'")
+def bump(connection: apsw.Connection, above: int) -> int:
+    """Raise the epoch to one more than both its own and `above`."""
+    connection.execute("UPDATE atoll_store SET value = max(value, ?) + 1 WHERE name = 'epoch'", (above,))
     return epoch(connection)
+
+
+def frozen(connection: apsw.Connection) -> str | None:
+    """The note that the store was frozen with; kept as a BLOB, which no column makes a number of."""
+    note = connection.execute("SELECT value FROM atoll_store WHERE name = 'frozen'").get
+    return None if note is None else bytes(note).decode()
+
+
+def freeze(connection: apsw.Connection, note: str | None) -> None:
+    """Write the note, or take it down."""
+    connection.execute("DELETE FROM atoll_store WHERE name = 'frozen'")
+    if note is not None:
+        connection.execute("INSERT INTO atoll_store VALUES ('frozen', ?)", (note.encode(),))
 
 
 def entry(connection: apsw.Connection, key: str) -> Entry | None:
@@ -125,6 +140,8 @@ def transact(
         ).get
         if known is not None:
             return Applied(known, replayed=True)
+    if asked.then and (note := frozen(connection)) is not None:
+        raise refusal.frozen(f"sqlite:///{connection.filename}", note)
     if asked.guard is not None:
         owner = entry(connection, asked.guard.owner_key)
         refusal.check_guard(asked.guard, owner, epoch(connection), revision(connection))

@@ -52,7 +52,7 @@ def check_folder(path: str, *, shared_kernel: bool) -> None:
     if os.path.isdir(path):
         raise ConfigurationError(f"found the folder {path}; expected a file. Name a file inside it.")
     kind = file_system(folder)
-    if not shared_kernel and (kind in _NETWORK or kind.startswith("fuse.")):
+    if not shared_kernel and networked(kind):
         raise ConfigurationError(
             f"found {folder} on a {kind} file system, where other machines may see the file but not its "
             "locks; expected a local disk. Put it on one. If only this kernel ever opens it, add "
@@ -75,6 +75,11 @@ def nothing_of_ours(path: str) -> str:
         f"found nothing of Atoll's in {path} to answer from; expected a file that an app has opened as this. "
         "Name that file; nothing was made or changed."
     )
+
+
+def networked(kind: str) -> bool:
+    """Whether a file system of this type may be seen by other machines."""
+    return kind in _NETWORK or kind.startswith("fuse.")
 
 
 def file_system(folder: str, mounts: str = "/proc/self/mountinfo") -> str:

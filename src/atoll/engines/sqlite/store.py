@@ -16,15 +16,18 @@ import apsw
 from atoll import clock
 from atoll.engines.parts import pages
 from atoll.engines.sqlite import format, history, leases, ledger, place
+from atoll.engines.sqlite.examining import SqliteExamining
 from atoll.engines.sqlite.file import SqliteFile
 from atoll.engines.sqlite.history import SqliteHistory
 from atoll.engines.sqlite.lane import T, Work
 from atoll.engines.sqlite.leases import SqliteLeasing
 from atoll.engines.sqlite.ledger import Asked, Clocks, Times
 from atoll.engines.sqlite.limits import StoreOptions
+from atoll.engines.sqlite.moving import SqliteMoving
 from atoll.errors import ConfigurationError, OutcomeUnknown
 from atoll.ports import refusal
 from atoll.ports.address import Address
+from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Compare,
@@ -32,6 +35,7 @@ from atoll.ports.store import (
     Guard,
     History,
     Leasing,
+    Moving,
     Operation,
     Ranged,
     Reach,
@@ -59,6 +63,8 @@ class SqliteStore:
         """Rises when the handle is closed; a watch begun before it ends."""
         self._leasing = SqliteLeasing(self)
         self._history = SqliteHistory(self)
+        self._moving = SqliteMoving(self)
+        self._examining = SqliteExamining(self)
 
     @classmethod
     def from_address(cls, address: Address) -> Self:
@@ -81,6 +87,14 @@ class SqliteStore:
     @property
     def history(self) -> History | None:
         return self._history
+
+    @property
+    def moving(self) -> Moving | None:
+        return self._moving
+
+    @property
+    def examining(self) -> Examining | None:
+        return self._examining
 
     @property
     def path(self) -> str:
@@ -108,7 +122,7 @@ class SqliteStore:
             value_bytes_max=self.options.value_bytes_max,
             operations_max=self.options.operations_max,
             dedupe_window_s=self.options.dedupe_window_s,
-            epoch_source="a row in the file, raised by bump(); a file copied back keeps its own",
+            epoch_source="a row in the file, raised by moving.bump(); a file copied back keeps its own",
             liveness_s=history.LIVENESS_S,
         )
 
@@ -130,10 +144,6 @@ class SqliteStore:
 
     async def epoch(self) -> int:
         return await self.read(ledger.epoch)
-
-    async def bump(self) -> int:
-        """Raise the epoch, after the file was restored: tokens and bookmarks of before are out of date."""
-        return await self.write(ledger.bump)
 
     async def get(self, key: str) -> Got:
         refusal.check_key(key, self.options)
@@ -229,11 +239,13 @@ class SqliteStore:
 
     async def _prepare(self, file: SqliteFile) -> None:
         clocks = self.clocks()
-        await file.write(
-            lambda c: format.ensure(c, ledger.PART, ledger.FORMAT, ledger.DDL, create=self.options.create)
-        )
+        await file.write(self._ensure)
         await self._refuse_two_kernels(file, clocks)
         await file.write(lambda c: leases.end_other_boots(c, clocks()))
+
+    def _ensure(self, connection: apsw.Connection) -> None:
+        part, number, create = ledger.PART, ledger.FORMAT, self.options.create
+        format.ensure(connection, part, number, ledger.DDL, ledger.UPGRADES, create=create)
 
     async def _refuse_two_kernels(self, file: SqliteFile, clocks: Clocks) -> None:
         """A young lease of another boot: this machine has just restarted, or another one has the file."""
