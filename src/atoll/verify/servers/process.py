@@ -36,12 +36,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# Waits for its parent's word, then becomes the server: so its death signal is set and no thread forks.
+# Sets its death signal, then becomes the server, so no thread forks. It changes its account by itself and
+# first: that account may have no right to read our Python, and a change of account clears the death signal.
 _LEASHED = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
-if os.getppid() != int(sys.argv[1]): os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+library, (parent, user, group) = ctypes.CDLL(None), map(int, sys.argv[1:4])
+if user >= 0: os.setgroups([]); os.setgid(group); os.setuid(user)
+library.prctl(1, int(signal.SIGKILL), 0, 0, 0)
+if os.getppid() != parent: os._exit(1)
+os.execv(sys.argv[4], sys.argv[4:])
 """
 
 
@@ -68,12 +71,16 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Start it without waiting until it serves."""
-        leashed = [sys.executable, "-c", _LEASHED, str(os.getpid()), *map(str, self.command)]
-        command = leashed if sys.platform == "linux" else list(self.command)
-        extra: dict[str, object] = {}
+        user, group = -1, -1
         if self.user is not None and os.geteuid() == 0:
             known = pwd.getpwnam(self.user)
-            extra = {"user": known.pw_uid, "group": known.pw_gid, "extra_groups": []}
+            user, group = known.pw_uid, known.pw_gid
+        words = [str(os.getpid()), str(user), str(group), *map(str, self.command)]
+        extra: dict[str, object] = {}
+        command = [sys.executable, "-c", _LEASHED, *words]
+        if sys.platform != "linux":
+            command = list(map(str, self.command))
+            extra = {"user": user, "group": group, "extra_groups": []} if user >= 0 else {}
         with open(self.log, "ab") as log:
             self.child = subprocess.Popen(  # type: ignore[call-overload]
                 command,
