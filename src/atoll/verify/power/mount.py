@@ -1,0 +1,203 @@
+"""Mount: a forgetting disk under a folder, in a process of its own; and the plug to pull.
+
+The fuse box in the cellar. Upstairs everything runs as on any other disk; whoever is in the cellar can take
+the power away, and what was not engraved by then is gone.
+
+Needs Linux, /dev/fuse and root (of the machine, or of a user namespace).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import random
+import select
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from atoll.errors import AtollError
+from atoll.verify.power import protocol
+from atoll.verify.power.disk import Counts, Disk
+from atoll.verify.power.kernel import Kernel
+
+NOSUID_NODEV, DETACH = 2 | 4, 2
+ANSWER_S = 30.0
+
+
+class NoDisk(AtollError):
+    """A forgetting disk cannot be mounted here; the message says why."""
+
+
+def missing() -> str:
+    """Why no forgetting disk can be had here; empty where it can."""
+    if sys.platform != "linux":
+        return f"the forgetting disk needs Linux, this is {sys.platform}"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no /dev/fuse that may be opened"
+    if os.geteuid() != 0:
+        return "mounting needs root (or: unshare -Urm)"
+    return ""
+
+
+@dataclass(slots=True)
+class PowerDisk:
+    """A folder `path` on a disk that forgets what was not forced. `below`: where the content really lies."""
+
+    below: Path
+    path: Path = field(init=False)
+    cuts: list[Counts] = field(default_factory=list)
+    _child: asyncio.subprocess.Process | None = None
+
+    def __post_init__(self) -> None:
+        self.path = self.below / "disk"
+
+    async def __aenter__(self) -> Self:
+        if why := missing():
+            raise NoDisk(f"{why}.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.below.chmod(0o755)
+        self._child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "atoll.verify.power.mount",
+            str(self.below),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        await self._answer()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._child is not None and self._child.stdin is not None
+        self._child.stdin.close()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._child.wait()
+        except TimeoutError:
+            self._child.kill()
+            await self._child.wait()
+            _unmount(self.path)
+
+    async def cut(self, seed: int | None = None) -> Counts:
+        """Take the power away and give it back: the folder holds what was forced. Kill who uses it first.
+
+        With a seed some of what was not forced is there all the same, as a disk may have it.
+        """
+        counts = Counts(**await self._ask({"cut": seed}))
+        self.cuts.append(counts)
+        return counts
+
+    async def counts(self) -> Counts:
+        """What happened on it so far."""
+        return Counts(**await self._ask({}))
+
+    async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._child is not None and self._child.stdin is not None
+        self._child.stdin.write(json.dumps(question).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._child is not None and self._child.stdout is not None and self._child.stderr is not None
+        async with asyncio.timeout(ANSWER_S):
+            line = await self._child.stdout.readline()
+            if not line:
+                said = (await self._child.stderr.read()).decode(errors="replace").strip().splitlines()
+                raise NoDisk(f"the forgetting disk ended: {''.join(said[-1:])}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _mount(target: Path) -> int:
+    """Mount; answers the descriptor on which the kernel asks."""
+    handle = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = f"fd={handle},rootmode=40755,user_id=0,group_id=0,allow_other"
+    if libc.mount(b"atoll", os.fsencode(target), b"fuse.atoll", NOSUID_NODEV, words.encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+    return handle
+
+
+def _unmount(target: Path) -> None:
+    ctypes.CDLL(None).umount2(os.fsencode(target), DETACH)
+
+
+class Session:
+    """One life of the disk, from power on to power off."""
+
+    def __init__(self, below: Path) -> None:
+        self.target = below / "disk"
+        self.disk = Disk(below)
+        self.kernel = Kernel(self.disk)
+        self.handle = _mount(self.target)
+
+    def serve(self) -> None:
+        """Answer one question of the kernel."""
+        try:
+            request = os.read(self.handle, protocol.BUFFER)
+        except (BlockingIOError, InterruptedError, FileNotFoundError):
+            return
+        answer = self.kernel.answer(request)
+        if answer is not None:
+            with suppress(FileNotFoundError):  # whoever asked was killed meanwhile
+                os.write(self.handle, answer)
+
+    def off(self) -> None:
+        """No question is answered any more; whoever waits is told that the disk is gone."""
+        os.close(self.handle)
+        _unmount(self.target)
+        self.kernel.close()
+
+
+def main(below: Path) -> int:
+    """The disk's own process: questions of the kernel, and words on standard input until that ends."""
+    session, cuts, words = Session(below), 0, b""
+    _say(session.disk.counts)
+    try:
+        while True:
+            poll = select.poll()
+            poll.register(0, select.POLLIN)
+            poll.register(session.handle, select.POLLIN)
+            ready = {number for number, _ in poll.poll()}
+            while session.handle in ready and 0 not in ready:
+                session.serve()
+                ready = {number for number, _ in poll.poll()}
+            if not (heard := os.read(0, 4096)):
+                return 0
+            words += heard
+            while b"\n" in words:
+                line, _, words = words.partition(b"\n")
+                question = json.loads(line)
+                if "cut" in question:
+                    cuts += 1
+                    session = _cut(session, below, question["cut"], cuts)
+                else:
+                    _say(session.disk.counts)
+    finally:
+        session.off()
+
+
+def _cut(session: Session, below: Path, seed: int | None, number: int) -> Session:
+    """Power off, and on again: the next life of the disk."""
+    session.off()
+    session.disk.cut(None if seed is None else random.Random(seed))
+    counts = session.disk.counts
+    counts.cuts = number
+    following = Session(below)
+    _say(counts)
+    return following
+
+
+def _say(counts: Counts) -> None:
+    print(json.dumps(asdict(counts)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
