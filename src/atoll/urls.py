@@ -18,6 +18,7 @@ from atoll.ports.address import Address
 if TYPE_CHECKING:
     from atoll.ports.broker import Broker
     from atoll.ports.joined import Database
+    from atoll.ports.register import Register
     from atoll.ports.store import Store
     from atoll.ports.tier import Tier
 
@@ -34,17 +35,23 @@ ENGINES: dict[str, dict[str, str]] = {
         "tier": "atoll.engines.sqlite:SqliteTier",
         "database": "atoll.engines.sqlite:SqliteDatabase",
     },
+    "postgresql": {
+        "database": "atoll.engines.postgresql:PostgresDatabase",
+    },
+    "nats": {"register": "atoll.engines.nats:NatsRegister"},
 }
 
 # What the user's own objects are, by the module that defines their type.
 OBJECTS: dict[str, str] = {
     "sqlalchemy": "atoll.engines.sqlalchemy:SqlAlchemyDatabase",
+    "psycopg_pool": "atoll.engines.postgresql:PostgresDatabase",
+    "asyncpg": "atoll.engines.postgresql:PostgresDatabase",
 }
 
 # What an object must have to pass a door as it is.
-_VERBS = {"store": "transact", "broker": "acknowledge", "tier": "invalidate_many"}
+_VERBS = {"store": "transact", "register": "put_if", "broker": "acknowledge", "tier": "invalidate_many"}
 
-DOORS = ("store", "broker", "tier", "database")
+DOORS = ("store", "register", "broker", "tier", "database")
 STRANGERS = "atoll.engines"
 """The entry-point group in which other packages offer engines."""
 FAULTY = "faulty+"
@@ -52,7 +59,7 @@ _FAULTS = "atoll.verify.faults"
 _PLANNED = {
     scheme: "0.2"
     for scheme in (
-        "postgresql redis rediss valkey etcd zookeeper mysql nats consul amqp amqps kafka pulsar activemq "
+        "redis rediss valkey etcd zookeeper mysql consul amqp amqps kafka pulsar activemq "
         "memcached mongodb raft"
     ).split()
 }
@@ -61,6 +68,15 @@ _PLANNED = {
 def store(url: str | Store) -> Store:
     """Where coordination lives: locks, leaders, decisions. `sqlite:///state.db`, `memory://`."""
     return cast("Store", _open("store", url))
+
+
+def register(url: str | Register) -> Register:
+    """Where single keys are compared and set: every store, and what keeps one key at a time (`nats://`)."""
+    if isinstance(url, str) and not url.startswith(FAULTY):
+        scheme = parse(url).scheme
+        doors = ENGINES.get(scheme) or strangers(scheme)
+        return cast("Register", _open("register" if "register" in doors else "store", url))
+    return cast("Register", _open("register", url))
 
 
 def broker(url: str | Broker) -> Broker:
