@@ -94,6 +94,10 @@ class PowerDisk:
         self.cuts.append(counts)
         return counts
 
+    async def settle(self) -> None:
+        """All there is counts as forced: what a disk left alone for a while has written by itself."""
+        await self._ask({"settle": True})
+
     async def counts(self) -> Counts:
         """What happened on it so far."""
         return Counts(**await self._ask({}))
@@ -178,8 +182,10 @@ def main(below: Path) -> int:
                 if "cut" in question:
                     cuts += 1
                     session = _cut(session, below, question["cut"], cuts)
-                else:
-                    _say(session.disk.counts)
+                    continue
+                if "settle" in question:
+                    session.disk.force_all()
+                _say(session.disk.counts)
     finally:
         session.off()
 
