@@ -56,6 +56,7 @@ STRANGERS = "atoll.engines"
 """The entry-point group in which other packages offer engines."""
 FAULTY = "faulty+"
 _FAULTS = "atoll.verify.faults"
+_FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
     scheme: "0.2"
     for scheme in (
@@ -65,9 +66,14 @@ _PLANNED = {
 }
 
 
-def store(url: str | Store) -> Store:
-    """Where coordination lives: locks, leaders, decisions. `sqlite:///state.db`, `memory://`."""
-    return cast("Store", _open("store", url))
+def store(url: str | Store, *, formerly: str | Store | None = None) -> Store:
+    """Where coordination lives: locks, leaders, decisions. `sqlite:///state.db`, `memory://`.
+
+    `formerly`: where it lived before, and lives until `atoll store move` was run; locks are taken in both.
+    """
+    if formerly is None:
+        return cast("Store", _open("store", url))
+    return cast("Store", _load(_FORMERLY)(_open("store", url), _open("store", formerly)))
 
 
 def register(url: str | Register) -> Register:

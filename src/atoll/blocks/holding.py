@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from contextvars import ContextVar
@@ -26,7 +27,7 @@ from atoll.blocks.session import bounded, finished, in_background
 from atoll.errors import ConfigurationError, Interrupted, UsedAfterFork
 from atoll.ports.joined import joined_on
 from atoll.ports.observer import Event, emit
-from atoll.ports.store import Store, StoreClaims, Token
+from atoll.ports.store import Shadowed, Store, StoreClaims, Token
 
 OPERATIONS = 6
 """The recipe's largest transaction: compares and operations together."""
@@ -49,6 +50,7 @@ class Holding:
     def __init__(self, name: str, won: Won) -> None:
         self._name = name
         self._won = won
+        self._also: Won | None = None
         self._session = won.session
         self._pid = os.getpid()
         self._task = asyncio.current_task()
@@ -91,12 +93,23 @@ class Holding:
     @property
     def deadline(self) -> float:
         """Until when it is certainly ours, by the lease clock; moves on with each renewal."""
-        return self._session.deadline
+        also = self._also
+        return self._session.deadline if also is None else min(self._session.deadline, also.session.deadline)
 
     @property
     def lost(self) -> bool:
         """Whether the lease ended before the block was left."""
-        return self._reason is not None or (not self._closed and self._session.left_s <= 0)
+        return self._reason is not None or (not self._closed and self._left_s <= 0)
+
+    @property
+    def _left_s(self) -> float:
+        left_s = self._session.left_s
+        return left_s if self._also is None else min(left_s, self._also.session.left_s)
+
+    def take_also(self, also: Won) -> None:
+        """It is held in a second store too, for as long as the first one is moving; see `Shadowed`."""
+        self._also = also
+        also.session.enter(self)
 
     def check(self) -> None:
         """Raise LockLost (a term: LeaderLost) when the lease is over. No round trip; any thread may ask."""
@@ -161,7 +174,7 @@ class Holding:
             if error is None or (isinstance(error, Exception) and not isinstance(error, UsedAfterFork)):
                 self._not_forked()
             return
-        if self._reason is None and self._session.left_s <= 0:
+        if self._reason is None and self._left_s <= 0:
             self._lose("its lease ended before the body did")
         self._closed = True
         entered = self._task
@@ -177,6 +190,8 @@ class Holding:
             await self._give_up()
             return
         self._session.leave(self)
+        if self._also is not None:  # one of two was lost: what is left of them is not to outlive the body
+            await finished(f"giving up {self.title}", self._release_both())
         ours = False
         if self._stopped and self._task is not None and self._task is asyncio.current_task():
             ours = self._task.uncancel() <= self._cancelling
@@ -195,20 +210,34 @@ class Holding:
         finally:
             self._session.leave(self)
 
+    async def _release_both(self) -> None:
+        """The second first: whoever has the first next finds it free."""
+        also = self._also
+        try:
+            if also is not None and also.session.left_s > 0:
+                await also.give_up()
+        finally:
+            if also is not None:
+                also.session.leave(self)
+            if self._session.left_s > 0:
+                await self._release()
+            else:
+                self._session.leave(self)
+
     def _give_up_unseen(self) -> None:
         self._session.leave(self)
         if not self._session.loop.is_closed() and self._reason is None:
             self._session.loop.call_soon_threadsafe(self._start_giving_up)
 
     def _start_giving_up(self) -> None:
-        in_background(bounded(f"giving up {self.title}", self._won.give_up()))
+        in_background(bounded(f"giving up {self.title}", self._release_both()))
 
     async def _give_up(self) -> None:
         held_s = clock.loop_now() - self._since
         emit(self._was_left(held_s))
         log.debug("%s was left by %s after %.3g s", self.title, self.owner, held_s)
-        bound_s = min(_RELEASE_S, max(0.05, self._session.left_s))
-        await finished(f"giving up {self.title}", self._release(), bound_s)
+        bound_s = min(_RELEASE_S, max(0.05, self._left_s))
+        await finished(f"giving up {self.title}", self._release_both(), bound_s)
 
 
 def _task_here() -> asyncio.Task[object] | None:
@@ -231,16 +260,42 @@ async def own(
     owner: str | None,
     best_effort: bool,
 ) -> HoldingT:
-    """Become owner of `name`, waiting at most `wait_s`, and stand on its session."""
-    keys = Keys.of(made.kind, name)
+    """Become owner of `name`, waiting at most `wait_s`, and stand on its session.
+
+    On a store that is moving, in the store first and then in its shadow: always in this order, so that two
+    who want both never wait for each other.
+    """
+    keys, due = Keys.of(made.kind, name), clock.call_deadline(math.inf if wait_s is None else wait_s)
 
     def suits(claims: StoreClaims) -> None:
         if weakness := too_weak(claims, keys, best_effort):
             raise ConfigurationError(f"{store!r} {weakness}")
 
-    attempt = Attempt(store, keys, ttl_s=ttl_s, owner=owner or described(), title=name, suits=suits)
-    won = await attempt.own(wait_s)
-    holding = made(name, won)
+    def attempt_in(one: Store) -> Attempt:
+        return Attempt(one, keys, ttl_s=ttl_s, owner=owner or described(), title=name, suits=suits)
+
+    while True:
+        attempt = attempt_in(store)
+        won = await attempt.own(wait_s)
+        shadow = store.shadow if isinstance(store, Shadowed) else None
+        holding = made(name, won)
+        if shadow is None:
+            break
+        second = attempt_in(shadow)
+        try:
+            left_s = None if wait_s is None else max(0.0, due - clock.loop_now())
+            also = await second.own(left_s)
+        except BaseException:
+            await finished(f"giving up {name}", won.give_up())
+            attempt.handed_over()
+            raise
+        holding.take_also(also)
+        second.handed_over()
+        if won.session.left_s > 0:
+            break
+        attempt.handed_over()  # the first was lost while we waited for the second: both anew
+        also.session.leave(holding)
+        await finished(f"giving up {name}", also.give_up())
     won.session.enter(holding)
     attempt.handed_over()
     return holding

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Entry, Register, Unmet
@@ -247,7 +247,8 @@ class Moving(Protocol):
     async def freeze(self, note: str | None) -> None:
         """From now on every `transact` with operations is refused with ReadOnly, which quotes `note`.
 
-        Leases still end and may be revoked. None: takes writes again.
+        Leases still end and may be revoked, and a `request_id` that was applied before is still answered.
+        None: takes writes again.
         """
         ...
 
@@ -297,4 +298,14 @@ class Store(Register, Protocol):
         `dedupe_window_s`; successes only. A transaction without operations compares, writes
         nothing and answers the revision it was judged at.
         """
+        ...
+
+
+@runtime_checkable
+class Shadowed(Protocol):
+    """A store that is moving: exclusive recipes take what they take in its `shadow` as well, after it."""
+
+    @property
+    def shadow(self) -> Store | None:
+        """The other store; None once the move is done."""
         ...

@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 
-def store(url: str | AsyncStore) -> Store:
-    """Where coordination lives: locks, leaders, decisions. `sqlite:///state.db`, `memory://`."""
-    return Store(urls.store(url))
+def store(url: str | AsyncStore, *, formerly: str | AsyncStore | None = None) -> Store:
+    """Where coordination lives: locks, leaders, decisions. `formerly`: see `atoll.store`."""
+    return Store(urls.store(url, formerly=formerly))
 
 
 def broker(url: str | AsyncBroker) -> Broker:
