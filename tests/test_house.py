@@ -36,7 +36,7 @@ BANNED_NAMES = {"utils", "util", "common", "helpers", "base", "manager", "misc",
 BANNED_CALLS = {"eval", "exec"}
 PURE_BANS = {"time", "asyncio", "random", "os", "socket", "threading", "datetime"}
 # An engine may stand on another engine's public class, where it says so here, and on `parts`.
-ENGINE_ON_ENGINE = {("sqlalchemy", "sqlite"), ("raft", "sqlite")}
+ENGINE_ON_ENGINE = {("sqlalchemy", "sqlite"), ("sqlalchemy", "postgresql"), ("raft", "sqlite")}
 
 
 def files() -> list[Path]:

@@ -204,7 +204,7 @@ async def test_tables_of_a_future_format_are_left_alone(tmp_path: Path) -> None:
 
 def test_another_dialect_is_refused_with_the_release_it_is_planned_for() -> None:
     engine = create_engine("sqlite://")
-    engine.dialect.name = "postgresql"
+    engine.dialect.name = "mysql"
     with pytest.raises(ConfigurationError, match=r"planned for 0.2"):
         atoll.database(engine)
 

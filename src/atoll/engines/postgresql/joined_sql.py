@@ -61,10 +61,15 @@ TABLES = (
 )
 
 
-def schema() -> str:
-    """The tables as SQL; running it again changes nothing."""
+def statements() -> tuple[str, ...]:
+    """What makes the tables; running it again changes nothing."""
     note = f"INSERT INTO atoll.format (part, number) VALUES ('{PART}', {FORMAT}) ON CONFLICT DO NOTHING"
-    return ";\n".join((SCHEMA, FORMATS, *TABLES, note)) + ";\n"
+    return (SCHEMA, FORMATS, *TABLES, note)
+
+
+def schema() -> str:
+    """The same as SQL to read."""
+    return ";\n".join(statements()) + ";\n"
 
 
 def check_format(where: str) -> Script[None]:

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from atoll.engines.parts.call import answered
-from atoll.engines.postgresql import joined_sql
-from atoll.engines.postgresql.joined_sql import FORMATS, SCHEMA, Script
+from atoll.engines.postgresql import ddl, joined_sql
+from atoll.engines.postgresql.joined_sql import Script
 from atoll.errors import FormatRefused
 
 if TYPE_CHECKING:
     from atoll.engines.postgresql.pool import Pool
 
-# part -> its format number and its tables. A release that changes one raises its number.
-PARTS: dict[str, tuple[int, Sequence[str]]] = {joined_sql.PART: (joined_sql.FORMAT, joined_sql.TABLES)}
-GATE = 0x61746F6C6C  # "atoll": two that make the tables at once take turns
+# part -> its format number. A release that changes its tables raises it.
+PARTS = {joined_sql.PART: joined_sql.FORMAT, ddl.PART: ddl.FORMAT}
 
 
 class PostgresSchema:
@@ -30,12 +29,8 @@ class PostgresSchema:
 
     def text(self) -> str:
         """The SQL; running it again changes nothing."""
-        notes = [
-            f"INSERT INTO atoll.format (part, number) VALUES ('{part}', {number}) ON CONFLICT DO NOTHING"
-            for part, (number, _) in PARTS.items()
-        ]
-        tables = [table for _, tables in PARTS.values() for table in tables]
-        return ";\n\n".join((SCHEMA, FORMATS, *tables, *notes)) + ";\n"
+        everything = ";\n\n".join((*ddl.statements(), *joined_sql.statements()))
+        return f"BEGIN;\n\n{everything};\n\nCOMMIT;\n\n{ddl.GRANTS}"
 
     async def make(self) -> Sequence[str]:
         """Make what is missing, in one transaction; answers the names of the tables that were made."""
@@ -50,19 +45,12 @@ class PostgresSchema:
 
 def make(where: str) -> Script[list[str]]:
     """Every part that is not there; a part from a newer Atoll is left alone, and so is everything then."""
-    yield f"SELECT 1 FROM pg_advisory_xact_lock({GATE})", ()
+    yield ddl.statements()[0], ()  # two that make the tables at once take turns
     before = yield from _tables()
     if before:
         yield from _expect_known(where)
-    yield SCHEMA, ()
-    yield FORMATS, ()
-    for part, (number, tables) in PARTS.items():
-        for table in tables:
-            yield table, ()
-        yield (
-            "INSERT INTO atoll.format (part, number) VALUES ($1::text, $2::int) ON CONFLICT DO NOTHING",
-            (part, number),
-        )
+    for statement in (*ddl.statements(), *joined_sql.statements()):
+        yield statement, ()
     after = yield from _tables()
     return [name for name in after if name not in before]
 
@@ -79,8 +67,8 @@ def _tables() -> Script[list[str]]:
 def _expect_known(where: str) -> Script[None]:
     rows = yield "SELECT part, number FROM atoll.format", ()
     for part, number in rows:
-        if part in PARTS and number > PARTS[part][0]:
+        if part in PARTS and number > PARTS[part]:
             raise FormatRefused(
-                f"{where}: its {part} tables have format {number}, and this Atoll makes {PARTS[part][0]}. A "
+                f"{where}: its {part} tables have format {number}, and this Atoll makes {PARTS[part]}. A "
                 "newer Atoll made them; upgrade this one. Nothing was changed."
             )

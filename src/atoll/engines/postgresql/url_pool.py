@@ -33,9 +33,10 @@ def conninfo(address: Address, **words: object) -> str:
         from psycopg.conninfo import make_conninfo
     except ModuleNotFoundError as error:
         raise MissingExtra(MISSING) from error
+    hosts, ports = zip((address.host, address.port), *address.others, strict=True)
     named: dict[str, Any] = {
-        "host": address.host,
-        "port": address.port,
+        "host": ",".join(hosts),
+        "port": ",".join(str(port or "") for port in ports).strip(","),
         "user": address.user,
         "password": address.password,
         "dbname": address.path,

@@ -1,7 +1,7 @@
 """Joined on SQLite: on our own transactions, on apsw's and on the standard library's connections.
 
 The same note pinned to the parcel, whoever packs it. A SQLAlchemy session is the business of
-`engines/sqlalchemy.py`, which speaks the same SQL.
+`engines/sqlalchemy`, which speaks the same SQL.
 """
 
 from __future__ import annotations
