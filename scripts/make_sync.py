@@ -35,7 +35,7 @@ class Shell:
     by_hand: dict[str, str] = field(default_factory=dict)
 
 
-DATABASE = frozenset({"joined", "relaying", "participant", "begin", "read"})
+DATABASE = frozenset({"joined", "relaying", "participant", "schema", "begin", "read"})
 HOLDING = frozenset({"lease_ended", "close"})
 LEAD = '''
     def lead(

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "work": ("atoll.cli.work", "run the queue workers, relays and elections of a module"),
     "locks": ("atoll.cli.locks", "who holds and who waits, since when"),
     "queue": ("atoll.cli.queue", "what waits in the queues, what died and why"),
+    "schema": ("atoll.cli.schema", "make the tables that Atoll needs in a database of yours"),
     "transactions": ("atoll.cli.transactions", "transactions in doubt, and how others ended"),
     "verify": ("atoll.cli.verify", "test a server's guarantees, with faults on"),
 }

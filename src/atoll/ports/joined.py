@@ -47,6 +47,18 @@ class Joined(Protocol):
         ...
 
 
+class Schema(Protocol):
+    """Atoll's tables in a database: to be read, and to be made when somebody says so (`atoll schema`)."""
+
+    def text(self) -> str:
+        """The SQL; running it again changes nothing."""
+        ...
+
+    async def make(self) -> Sequence[str]:
+        """Make what is missing, all of it or nothing; answers the names of the tables that were made."""
+        ...
+
+
 class Relaying(Protocol):
     """The other half of an outbox: take what was committed, forget what has been sent."""
 
@@ -79,6 +91,8 @@ class Database(Protocol):
     def relaying(self) -> Relaying: ...
     @property
     def participant(self) -> Participant | None: ...
+    @property
+    def schema(self) -> Schema: ...
 
     async def open(self) -> None:
         """Connect, and make or check Atoll's tables where the engine may."""

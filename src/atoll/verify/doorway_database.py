@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from atoll.ports import joined as joined_port
 from atoll.ports.broker import Message
-from atoll.ports.joined import Database, Joined, Relaying, Staged
+from atoll.ports.joined import Database, Joined, Relaying, Schema, Staged
 from atoll.ports.participant import (
     Branch,
     Finished,
@@ -65,6 +65,10 @@ class DoorwayDatabase:
     def participant(self) -> Participant | None:
         inner = self._inner.participant
         return None if inner is None else DoorwayParticipant(inner, self._door, self._open)
+
+    @property
+    def schema(self) -> Schema:
+        return self._inner.schema
 
     async def open(self) -> None:
         await self._door.call(Call(verb="open"), self._inner.open)

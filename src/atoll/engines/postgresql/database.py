@@ -7,6 +7,7 @@ connection with a transaction begun on it: psycopg's by URL, otherwise whatever 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,8 +17,8 @@ from typing import Any, Self, TypeVar
 from atoll.engines.parts.call import answered, left_s
 from atoll.engines.postgresql import joined, joined_sql
 from atoll.engines.postgresql.joined_sql import Script
-from atoll.engines.postgresql.pool import AsyncpgPool, Pool, PsycopgPool, pool_of
 from atoll.engines.postgresql.schema import PostgresSchema
+from atoll.engines.postgresql.transaction import AsyncpgSource, PsycopgSource, Source, source_of
 from atoll.engines.postgresql.url_pool import UrlPool, conninfo, expect_database
 from atoll.errors import AtollError, ConfigurationError
 from atoll.ports.address import Address
@@ -31,9 +32,11 @@ PRUNE_EVERY = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseOptions:
-    """Options of a `postgresql://` database. Times in seconds; None: as libpq has it (PGSSLMODE ...)."""
+    """Options of a `postgresql://` database. Times in seconds; "": as libpq has it (PGSSLMODE ...)."""
 
-    pool_max: int = 8
+    create: bool = False
+    """Make the tables if they are missing; for tests. Elsewhere: `atoll schema URL`."""
+    connections_max: int = 8
     """Connections in each event loop: how many transactions may be open at once, readers included."""
     wait_s: float = 10.0
     """How long `begin` waits for a connection, before NotSent."""
@@ -43,19 +46,31 @@ class DatabaseOptions:
     """How long a call of the outbox's relay may take, before OutcomeUnknown."""
     inbox_retention_s: float = 7 * 86400.0
     """How long `once` remembers an id."""
+    host: str = ""
+    """The folder of a Unix socket, as in postgresql:///shop?host=/var/run/postgresql."""
     application_name: str = "atoll"
-    sslmode: str | None = None
-    sslrootcert: str | None = None
-    sslcert: str | None = None
-    sslkey: str | None = None
-    target_session_attrs: str | None = None
+    sslmode: str = ""
+    sslrootcert: str = ""
+    sslcert: str = ""
+    sslkey: str = ""
+    target_session_attrs: str = ""
     """`read-write` skips standbys among several hosts."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, int | float) and not value > 0:
+            if not isinstance(value, bool | str) and not 0 < value < math.inf:
                 raise ConfigurationError(f"found {one.name}={value}; expected more than 0.")
+
+
+_LIBPQ = (
+    "application_name",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+)
 
 
 class PostgresDatabase:
@@ -71,7 +86,7 @@ class PostgresDatabase:
         self.options = options or DatabaseOptions()
         self._name = name or "postgresql"
         self._where = f"the database {self._name}"
-        self._pool: Pool = pool if isinstance(pool, UrlPool) else pool_of(pool, self._where)
+        self._pool: Source = pool if isinstance(pool, UrlPool) else source_of(pool, self._where)
         self._joined = _joined_of(self._pool)
         self._ready_in = 0
         self._commits = 0
@@ -81,20 +96,12 @@ class PostgresDatabase:
         """What `atoll.database("postgresql://...")` makes."""
         options = address.parse_options(DatabaseOptions)
         expect_database(address)
-        words = {
-            word: getattr(options, word)
-            for word in (
-                "application_name",
-                "sslmode",
-                "sslrootcert",
-                "sslcert",
-                "sslkey",
-                "target_session_attrs",
-            )
-        }
-        info = conninfo(address, connect_timeout=max(1, round(options.connect_s)), **words)
+        words = {word: getattr(options, word) for word in _LIBPQ}
+        info = conninfo(address, options.host, connect_timeout=max(1, round(options.connect_s)), **words)
         made = cls(
-            UrlPool(info, str(address), size=options.pool_max), name=name or address.path, options=options
+            UrlPool(info, str(address), size=options.connections_max),
+            name=name or address.path,
+            options=options,
         )
         made._where = str(address)
         return made
@@ -130,6 +137,8 @@ class PostgresDatabase:
             return
         wait_s = left_s("a connection", self.options.wait_s)
         await self._pool.open(wait_s)
+        if self.options.create:
+            await self.schema.make()
         await self._play(joined_sql.check_format(self._where), "the format of its tables")
         self._ready_in = os.getpid()
 
@@ -201,7 +210,7 @@ class PostgresDatabase:
         return await answered(what, self._where, self.options.ceiling_s, send)
 
 
-def _joined_of(pool: Pool) -> Joined:
-    if isinstance(pool, AsyncpgPool):
+def _joined_of(pool: Source) -> Joined:
+    if isinstance(pool, AsyncpgSource):
         return joined.ON_ASYNCPG
-    return joined.ON_PSYCOPG if isinstance(pool, PsycopgPool) else joined.JOINED
+    return joined.ON_PSYCOPG if isinstance(pool, PsycopgSource) else joined.JOINED

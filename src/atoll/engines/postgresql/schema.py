@@ -15,7 +15,7 @@ from atoll.engines.postgresql.joined_sql import Script
 from atoll.errors import FormatRefused
 
 if TYPE_CHECKING:
-    from atoll.engines.postgresql.pool import Pool
+    from atoll.engines.postgresql.transaction import Source
 
 # part -> its format number. A release that changes its tables raises it.
 PARTS = {joined_sql.PART: joined_sql.FORMAT, ddl.PART: ddl.FORMAT}
@@ -24,7 +24,7 @@ PARTS = {joined_sql.PART: joined_sql.FORMAT, ddl.PART: ddl.FORMAT}
 class PostgresSchema:
     """What `atoll schema` prints and makes."""
 
-    def __init__(self, pool: Pool, where: str, wait_s: float) -> None:
+    def __init__(self, pool: Source, where: str, wait_s: float) -> None:
         self._pool, self._where, self._wait_s = pool, where, wait_s
 
     def text(self) -> str:

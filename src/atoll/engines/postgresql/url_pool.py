@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from atoll.engines.parts.opening import Opening
 from atoll.engines.postgresql import joined
 from atoll.engines.postgresql.joined_sql import Script
-from atoll.engines.postgresql.pool import PsycopgAsyncPool
 from atoll.engines.postgresql.sqlstate import unconnected
+from atoll.engines.postgresql.transaction import PsycopgAsyncSource
 from atoll.errors import ConfigurationError, MissingExtra
 from atoll.ports.address import Address
 
@@ -27,15 +27,15 @@ MISSING = (
 )
 
 
-def conninfo(address: Address, **words: object) -> str:
-    """The address in libpq's words; `words` that are None are left to libpq and its PG... variables."""
+def conninfo(address: Address, socket: str, **words: object) -> str:
+    """The address in libpq's words; what is empty is left to libpq and its PG... variables."""
     try:
         from psycopg.conninfo import make_conninfo
     except ModuleNotFoundError as error:
         raise MissingExtra(MISSING) from error
     hosts, ports = zip((address.host, address.port), *address.others, strict=True)
     named: dict[str, Any] = {
-        "host": ",".join(hosts),
+        "host": ",".join(hosts) or socket,
         "port": ",".join(str(port or "") for port in ports).strip(","),
         "user": address.user,
         "password": address.password,
@@ -87,7 +87,7 @@ class UrlPool:
 
     @asynccontextmanager
     async def begin(self, wait_s: float, *, reading: bool = False) -> AsyncIterator[Any]:
-        pool = PsycopgAsyncPool(await self._opening.get(), self._where)
+        pool = PsycopgAsyncSource(await self._opening.get(), self._where)
         async with pool.begin(wait_s, reading=reading) as connection:
             yield connection
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from atoll.engines.postgresql import joined_sql, schema, sqlstate
 from atoll.engines.postgresql.joined import Say, bounded, outside, played, spoken
 from atoll.engines.postgresql.joined_sql import Rows, Script
-from atoll.engines.postgresql.pool import READING, failed
+from atoll.engines.postgresql.transaction import READING, failed
 from atoll.engines.sqlalchemy.dialect import Dialect, Verb
 from atoll.errors import AtollError
 

@@ -114,6 +114,24 @@ class SqliteDatabase:
             self._participant = SqliteParticipant(self)
         return self._participant
 
+    @property
+    def schema(self) -> Self:
+        """The tables: what `atoll schema` prints and makes. `open()` makes them too."""
+        return self
+
+    def text(self) -> str:
+        """The tables as SQL; running it again changes nothing."""
+        return joined_sql.schema()
+
+    async def make(self) -> Sequence[str]:
+        """Make the tables that are missing; answers their names."""
+        if self._ready:
+            return []
+        there = await asyncio.to_thread(os.path.exists, self.path)
+        before = await self.file.read(_tables) if there else []
+        await self.open()
+        return [name for name in await self.file.read(_tables) if name not in before]
+
     async def open(self) -> None:
         """Open the file, make or check Atoll's tables."""
         if self._pid != os.getpid():
@@ -282,6 +300,11 @@ class SqliteDatabase:
         """The names of the queues that the outbox holds messages for."""
         await self.open()
         return await self.file.read(lambda connection: joined_sql.queues(speaking(connection)))
+
+
+def _tables(connection: apsw.Connection) -> list[str]:
+    found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    return [name for (name,) in found if name.startswith("atoll_")]
 
 
 def _begin_immediate(connection: apsw.Connection) -> None:
