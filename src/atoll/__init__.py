@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LockLost,
         MissingExtra,
         NotApplied,
+        NotReady,
         NotSent,
         OutcomeUnknown,
         Overloaded,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         UsedAfterFork,
         WatchEnded,
         WatchLost,
+        WouldDeadlock,
     )
     from atoll.ports.store import delete, put
     from atoll.urls import broker, database, store, tier
@@ -50,8 +52,8 @@ __version__ = "0.1.0"
 
 _ERRORS = (
     "AtollError Compacted ConfigurationError Conflict DeliveryLost DiskFull EpochChanged EpochUncertain "
-    "FormatRefused Interrupted LeaderLost LeaseOver LimitReached LockLost MissingExtra NotApplied NotSent "
-    "OutcomeUnknown Overloaded ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost"
+    "FormatRefused Interrupted LeaderLost LeaseOver LimitReached LockLost MissingExtra NotApplied NotReady "
+    "NotSent OutcomeUnknown Overloaded ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost WouldDeadlock"
 ).split()
 
 _HOMES: dict[str, str] = {
@@ -97,6 +99,7 @@ __all__ = [
     "LockLost",
     "MissingExtra",
     "NotApplied",
+    "NotReady",
     "NotSent",
     "Outbox",
     "OutcomeUnknown",
@@ -110,6 +113,7 @@ __all__ = [
     "UsedAfterFork",
     "WatchEnded",
     "WatchLost",
+    "WouldDeadlock",
     "background",
     "broker",
     "database",

@@ -9,6 +9,7 @@ An error answers one question first: did it happen?
     |   |-- Refused          your token is older than the newest holder's
     |   |-- LeaseOver        the lease this call stands on has ended
     |   |-- LimitReached     a limit you set, or the engine's, was reached
+    |   |-- NotReady         what was waited for, or relied on, is not there yet
     |   |-- Overloaded       too much is in flight; come back later
     |   |-- DiskFull         no room to write it
     |   |-- ReadOnly         the place may not be written
@@ -25,6 +26,7 @@ An error answers one question first: did it happen?
     |   |-- Compacted        the place you asked to resume from is gone
     |   `-- EpochChanged     the store was restored or moved
     `-- ConfigurationError   the program is wrong, not the world
+        |-- WouldDeadlock    the caller would wait for itself
         |-- MissingExtra     a client library is not installed
         `-- FormatRefused    the data is not ours, or from a newer Atoll
 """
@@ -73,6 +75,10 @@ class LimitReached(NotApplied):
         self.retry_after_s = retry_after_s
 
 
+class NotReady(NotApplied):
+    """What was waited for did not come about in time, or who was relied on is not there."""
+
+
 class Overloaded(NotApplied):
     """Too many calls are in flight here. Nothing was sent."""
 
@@ -109,11 +115,11 @@ class Interrupted(AtollError):
 
 
 class LockLost(Interrupted):
-    """The lease of a held lock ended while its body ran."""
+    """A held lock, read lock or permit was lost while its body ran: its lease ended, or it was broken."""
 
 
 class LeaderLost(Interrupted):
-    """The lease of a term ended while its body ran."""
+    """A term ended while its body ran: its lease ended, it was broken, or it stepped down."""
 
 
 class DeliveryLost(Interrupted):
@@ -146,6 +152,10 @@ class EpochChanged(WatchEnded):
 
 class ConfigurationError(AtollError):
     """The program asks for something that cannot be. The message says what to write instead."""
+
+
+class WouldDeadlock(ConfigurationError):
+    """The caller asks for what it holds itself, so it would wait for ever. Nothing was waited for."""
 
 
 class MissingExtra(ConfigurationError):

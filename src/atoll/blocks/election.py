@@ -5,27 +5,32 @@ lights a new one, whether or not the old watchman has noticed yet. So the lanter
 open only to the newest.
 
 Promise: one leader in the store at a time; its function is cancelled when its lease is over, and runs
-elsewhere; tokens rise from term to term.
+elsewhere; tokens rise from term to term; who was named by the leader comes next.
 What can break it: without fence or guard, a frozen leader acts late.
-Proved by: atoll verify --workload lock (the same recipe), tests/blocks/test_election.py
+Proved by: atoll verify --workload lock (the same recipe), tests/blocks/test_election.py,
+tests/blocks/test_election_hand_over.py, tests/blocks/test_election_watch.py
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import ClassVar, TypeVar, TypeVarTuple
 
 from atoll import clock
 from atoll.algorithms.backoff import full_jitter
-from atoll.blocks.holding import Holding, asking, mark, own, refuse_reentry
-from atoll.blocks.lock import Holder, checked_name, known
+from atoll.blocks.holding import Exclusive, asking
+from atoll.blocks.lock import Holder, checked_name, checked_times, known
 from atoll.blocks.ownership import Keys, look, read_owner
-from atoll.errors import ConfigurationError, LeaderLost, NotApplied, OutcomeUnknown, Taken
+from atoll.blocks.session import again
+from atoll.blocks.taking import mark, own, refuse_reentry
+from atoll.blocks.watching import states
+from atoll.errors import EpochUncertain, LeaderLost, NotApplied, NotReady, OutcomeUnknown, Taken
 from atoll.ports.observer import Event, LeaderElected, LeaderEnded, emit
-from atoll.ports.store import Store, Token
+from atoll.ports.register import Applied, Entry, Unmet
+from atoll.ports.store import Store, Token, created, delete, put, unchanged
 
 log = logging.getLogger("atoll.election")
 
@@ -38,7 +43,7 @@ def _cancels() -> int:
     return task.cancelling() if task is not None else 0
 
 
-class Term(Holding):
+class Term(Exclusive):
     """A term of office: what the leader's function is given. Goes where a `guard` is asked for."""
 
     kind: ClassVar[str] = "election"
@@ -59,6 +64,85 @@ class Term(Holding):
             reason=f"handed over after {held_s:.3g} s",
         )
 
+    _heir: Entry | None = None  # the place in line of who is to come next
+
+    async def resign(self) -> None:
+        """Step down; whoever is first in line leads next.
+
+        Called by the function that leads: leadership is given up when this returns, `check` raises, and
+        `lead` answers what the function then answers. Called from elsewhere: the function is cancelled,
+        leadership is given up when it has ended, and `lead` campaigns again, at the end of the line.
+        """
+        await self._step_down("it resigned")
+
+    async def hand_over(self, candidate: str) -> None:
+        """Step down as by `resign`, in favour of who waits in line under this owner's name.
+
+        "api-2" means also "api-2, pid 812"; of several the first in line. Raises NotReady when nobody of
+        that name waits: then this leader still leads.
+        """
+        self.check()
+        view = await look(self._won.store, self._keys)
+        for entry in view.queue:
+            if candidate in ((name := read_owner(entry).owner), name.partition(", pid ")[0]):
+                self._heir = entry
+                return await self._step_down(f"it handed over to {name}")
+        waiting = ", ".join(read_owner(entry).owner for entry in view.queue[:10]) or "nobody"
+        raise NotReady(
+            f"{candidate!r} does not wait to lead {self.name}; waiting: {waiting}. Nothing has changed: "
+            "name one of them, or resign()."
+        )
+
+    @property
+    def _keys(self) -> Keys:
+        return Keys.of(self.kind, self.name)
+
+    async def _step_down(self, why: str) -> None:
+        self.check()
+        if asking() is not self._asker:
+            self._reason, self._owing = why, True
+            log.info("%s: %s is asked to step down: %s", self.name, self.owner, why)
+            self._stop(why)
+            return
+        heir, self._heir = self._heir, None
+        if heir is not None:
+            await self._pass_on(heir)
+        self._closed = True
+        await self._give_up()
+
+    async def _release(self) -> None:
+        heir, self._heir = self._heir, None
+        try:
+            if heir is not None:
+                await self._pass_on(heir)
+        except NotApplied as error:
+            log.info("%s", error)
+        finally:
+            await super()._release()
+
+    async def _pass_on(self, heir: Entry) -> None:
+        """One transaction: the owner's key is gone, and the heir named, if it still stands in line."""
+        keys, won, nonce = self._keys, self._won, read_owner(heir).nonce
+        mine, theirs = unchanged(keys.owner, won.token.revision), created(heir.key, heir.create_revision)
+
+        async def once() -> Applied | Unmet:
+            return await won.store.transact(
+                delete(keys.owner), put(keys.heir, nonce.encode()), compare=[mine, theirs]
+            )
+
+        answer = await again(once)
+        if isinstance(answer, Applied):
+            return
+        if mine.holds(answer.entries[keys.owner]):
+            raise NotReady(
+                f"{read_owner(heir).owner} has just left the line of {self.name}. Nothing has changed: "
+                "name another, or resign()."
+            )
+        view = await look(won.store, keys)
+        named = view.heir is not None and view.heir.value == nonce.encode()
+        if not named and read_owner(view.owner).nonce != nonce:  # else the first answer was lost
+            raise self.error(self._loss())
+
 
 class Election:
     """Chooses a leader by name among all processes that campaign on one store.
@@ -76,8 +160,7 @@ class Election:
         owner: str | None = None,
     ) -> None:
         checked_name("election", name)
-        if not 0 < ttl_s < math.inf:
-            raise ConfigurationError(f"found ttl_s={ttl_s}; expected seconds greater than 0, 15 is usual.")
+        checked_times(ttl_s, None)
         self.store, self.name = store, name
         self.ttl_s, self.best_effort, self.owner = ttl_s, best_effort, owner
 
@@ -96,8 +179,8 @@ class Election:
         while True:
             try:
                 term = await self._campaign()
-            except Taken:
-                raise  # the deadline in force has passed
+            except (Taken, EpochUncertain):
+                raise  # the deadline in force has passed; the store waits for its operator
             except (NotApplied, OutcomeUnknown) as error:
                 failures += 1
                 if failures == 1:
@@ -137,6 +220,22 @@ class Election:
             first_waiting=first.owner if first else None,
             first_since=known(first.since) if first else None,
         )
+
+    async def watch(self) -> AsyncGenerator[Holder | None]:
+        """Who leads, now and at each change; None while nobody does. Observers need not campaign.
+
+        Terms that come and go between two looks are not told. It ends only when its reader stops.
+        """
+        told: tuple[Token | None] | None = None
+        owner = Keys.of(Term.kind, self.name).owner
+        async with aclosing(states(self.store, owner)) as news:
+            async for _ in news:
+                leader = await again(self.leader)
+                led = leader if leader is not None and leader.owner is not None else None
+                now = (led.token if led is not None else None,)
+                if now != told:
+                    told = now
+                    yield led
 
     async def _campaign(self) -> Term:
         refuse_reentry(self.store, Term.kind, self.name, asking())

@@ -5,9 +5,11 @@ you draw a number and watch only the customer before you, so one departure wakes
 "there is a line" keeps newcomers from walking past it.
 
 Keys below `<kind>/<name>/`: `owner` (leased), `line` (the sign; stands while somebody may be waiting),
-`queue/<nonce>` (leased, one for each who waits; their order is that of their create_revision).
+`queue/<nonce>` (leased, one for each who waits; their order is that of their create_revision). Where a holder
+may name who comes next, `heir` holds that one's nonce; it counts only while that place stands in the line.
 
-Promise: at most one owner in the store at any revision; owners in the order of their tickets; the token
+Promise: at most one owner in the store at any revision; owners in the order of their tickets, a named heir
+first; the token
 is the revision of the transaction that wrote the owner, so it only rises.
 What can break it: a store that loses acknowledged writes, or goes back in time without a new epoch.
 Proved by: atoll verify --workload lock
@@ -18,15 +20,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
 from atoll import clock
-from atoll.algorithms.backoff import full_jitter
 from atoll.blocks.ownership import Doubt, Keys, Owner, View, Won, look, read_owner, said
 from atoll.blocks.session import Session, again, finished, join
-from atoll.errors import AtollError, LeaseOver, NotApplied, OutcomeUnknown, Taken
+from atoll.blocks.watching import first_of, until
+from atoll.errors import LeaseOver, NotApplied, OutcomeUnknown, Taken
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import (
     Compare,
@@ -56,9 +59,10 @@ class Attempt:
         owner: str,
         title: str,
         suits: Callable[[StoreClaims], None],
+        heirs: bool = False,
     ) -> None:
         self.store, self.keys, self.ttl_s, self.title = store, keys, ttl_s, title
-        self._who, self._suits = owner, suits
+        self._who, self._suits, self._heirs = owner, suits, heirs
         self._session: Session | None = None
         self._me = Owner(owner=owner, since=0.0, nonce="")
         self._value = b""
@@ -92,11 +96,11 @@ class Attempt:
             raise
         return Won(
             store=self.store,
-            keys=self.keys,
+            key=self.keys.owner,
             session=session,
             me=self._me,
             token=Token(session.epoch, entry.revision),
-            waited_s=clock.loop_now() - began,
+            doubt=self._doubt,
             in_doubt=self._in_doubt,
         )
 
@@ -111,7 +115,8 @@ class Attempt:
         self._session = await join(self.store, self.ttl_s, self)
         assert self._session.claims is not None
         self._suits(self._session.claims)
-        self._me = Owner(owner=self._who, since=round(clock.wall_now(), 3), nonce=clock.unique_id())
+        since, nonce = round(clock.wall_now(), 3), clock.unique_id()
+        self._me = Owner(owner=self._who, since=since, nonce=nonce, ttl_s=self._session.ttl_s)
         self._value = msgspec.json.encode(self._me)
         return self._session
 
@@ -152,14 +157,23 @@ class Attempt:
             self._place = 0
             await self._draw_number()
             return None
-        if view.owner is None and not before:
+        heir = self._heir(view)
+        if view.owner is None and (heir == self._place_key if heir else not before):
             return await self._take(view)
         if clock.loop_now() >= due:
             raise self._taken(view, began)
-        gone = await self._until_gone(before[-1].key if before else keys.owner, due)
-        if gone and not before and self._session is not None and self._session.ended is None:
-            return await self._take(View(None, view.line, view.queue))
+        ahead = before[-1].key if before else keys.owner
+        if view.owner is None and heir and not before:
+            ahead = heir  # the owner's key is gone already; the heir takes it, or dies
+        gone = await self._until_gone(ahead, due)
+        if gone and ahead == keys.owner and self._session is not None and self._session.ended is None:
+            return await self._take(View(None, view.line, view.queue, view.heir))
         return None
+
+    def _heir(self, view: View) -> str | None:
+        """The place of who is to come next, if somebody in the line was named."""
+        named = self.keys.place(view.heir.value.decode(errors="replace")) if view.heir else None
+        return named if any(entry.key == named for entry in view.queue) else None
 
     def _before(self, view: View) -> tuple[Entry, ...] | None:
         """Who is in line before us; None if we are not in it."""
@@ -171,14 +185,16 @@ class Attempt:
         keys, place = self.keys, self._place_key
         then: list[Operation] = [put(keys.owner, self._value, lease=self._lease)]
         compare: list[Compare] = [absent(keys.owner)]
-        others = [entry for entry in view.queue if entry.key != place]
-        if len(others) < len(view.queue):
-            mine = next(entry for entry in view.queue if entry.key == place)
-            compare.append(created(place, mine.create_revision))
+        mine = [entry for entry in view.queue if entry.key == place]
+        if mine:
+            compare.append(created(place, mine[0].create_revision))
             then.append(delete(place))
-        if not others:
-            compare.append(unchanged(keys.line, view.line.revision) if view.line else absent(keys.line))
-            then += [delete(keys.line)] if view.line else []
+        signs = [(keys.heir, view.heir)] if self._heirs else []
+        if len(mine) == len(view.queue) and not (mine and self._heirs):  # seven is too many
+            signs.append((keys.line, view.line))
+        for key, sign in signs:
+            compare.append(unchanged(key, sign.revision) if sign else absent(key))
+            then += [delete(key)] if sign else []
         answer = await self._write(then, compare)
         return answer if isinstance(answer, Entry) else None
 
@@ -218,24 +234,21 @@ class Attempt:
         return answer
 
     async def _until_gone(self, key: str, due: float) -> bool:
-        """Until `key` is not there (True), or our lease is over, or it is time to give up."""
-        watch = asyncio.ensure_future(_gone(self.store, key))
-        ended = asyncio.ensure_future(self._woken.wait())
-        left = due - clock.loop_now()
-        try:
-            await asyncio.wait(
-                {watch, ended},
-                timeout=None if math.isinf(left) else max(0.0, left),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            return watch.done() and watch.result()
-        finally:
-            ended.cancel()
-            watch.cancel()
+        """Until `key` is not there (True), or we are named next, our lease is over, or it is time to go."""
+        waits: list[Coroutine[Any, Any, object]] = [until(self.store, key, lambda s: key not in s)]
+        if self._heirs:
+            me, heir = self._me.nonce.encode(), self.keys.heir
+            waits.append(until(self.store, heir, lambda s: heir in s and s[heir].value == me))
+        done = await first_of(due, *waits, self._woken.wait())
+        return 0 in done
 
     @property
     def _place_key(self) -> str:
         return self.keys.place(self._me.nonce)
+
+    @property
+    def _doubt(self) -> Doubt:
+        return Doubt(self.store, (self._place_key, self.keys.owner), self._value)
 
     @property
     def _lease(self) -> str:
@@ -247,7 +260,7 @@ class Attempt:
         session, self._session = self._session, None
         if session is None:
             return
-        doubt = Doubt(self.store, self.keys, self._me.nonce, self._value)
+        doubt = self._doubt
         settled = session.ended is not None
         try:
             if settled:
@@ -293,23 +306,3 @@ class Attempt:
             owner=owner.owner,
             since=since,
         )
-
-
-async def _gone(store: Store, key: str) -> bool:
-    """Until `key` is not there. News may come late or together: only what stays true is waited for.
-
-    False: the watch itself ended, and somebody has to look.
-    """
-    news = store.observe(key)
-    try:
-        async for item in news:
-            there = any(entry.key == key for entry in item.changed)
-            if (item.reset and not there) or key in item.removed:
-                return True
-    except AtollError as error:
-        log.debug("%s: the watch on %s ended, looking again: %r", store, key, error)
-        await asyncio.sleep(full_jitter(1, clock.chance().random(), first_s=0.1, ceiling_s=0.1, floor_s=0.01))
-    finally:
-        if isinstance(news, AsyncGenerator):
-            await news.aclose()
-    return False

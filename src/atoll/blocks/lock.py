@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import ClassVar
 
 from atoll import clock
-from atoll.blocks.holding import Holding, asking, mark, own, refuse_reentry
+from atoll.blocks.holding import Exclusive, asking
 from atoll.blocks.ownership import Keys, look, read_owner
+from atoll.blocks.taking import held_by, mark, own, refuse_reentry
 from atoll.errors import ConfigurationError, LockLost
 from atoll.ports.observer import Event, LockAcquired, LockReleased, LockWasLost, emit
 from atoll.ports.store import Store, Token
@@ -28,11 +29,12 @@ from atoll.ports.store import Store, Token
 log = logging.getLogger("atoll.lock")
 
 
-class Held(Holding):
+class Held(Exclusive):
     """A held lock: what `async with Lock(...) as held` gives. Goes where a `guard` is asked for."""
 
     kind: ClassVar[str] = "lock"
     error: ClassVar[type[LockLost]] = LockLost
+    _depth = 1  # how often it is entered
 
     def _was_lost(self, reason: str) -> Event:
         return LockWasLost(
@@ -50,11 +52,12 @@ class Lock:
 
     `ttl_s`: the lease; after a crash the lock is free again after at most this. `wait_s`: how long to
     wait in line, then Taken; 0: do not wait; None: as long as the deadline in force allows. `owner`: how
-    others read who holds it; by default the instance or host, and the pid. `best_effort`: accept a store
-    that may give it to two.
+    others read who holds it; by default the instance or host, and the pid. `reentrant`: the same task (sync:
+    the same thread) may enter again what it holds, by any Lock object on the same store and name; it is
+    given up when it was left as often. `best_effort`: accept a store that may give it to two.
 
-    Raises Taken, LockLost when the lease ended before the block was left, ConfigurationError for a store
-    that is too weak and for a caller that holds it already.
+    Raises Taken, LockLost when the lease ended before the block was left, WouldDeadlock for a caller that
+    holds it already, ConfigurationError for a store that is too weak.
     """
 
     def __init__(
@@ -64,25 +67,28 @@ class Lock:
         *,
         ttl_s: float = 15.0,
         wait_s: float | None = None,
+        reentrant: bool = False,
         best_effort: bool = False,
         owner: str | None = None,
     ) -> None:
         checked_name("lock", name)
-        if not 0 < ttl_s < math.inf:
-            raise ConfigurationError(f"found ttl_s={ttl_s}; expected seconds greater than 0, 15 is usual.")
-        if wait_s is not None and not wait_s >= 0:
-            raise ConfigurationError(
-                f"found wait_s={wait_s}; expected 0 or more seconds, or None to wait on."
-            )
+        checked_times(ttl_s, wait_s)
         self.store, self.name = store, name
         self.ttl_s, self.wait_s, self.best_effort, self.owner = ttl_s, wait_s, best_effort, owner
-        self._entries: dict[object, Held] = {}
+        self.reentrant = reentrant
+        self._entries: dict[object, list[Held]] = {}
 
     def __repr__(self) -> str:
         return f"<Lock {self.name!r} on {self.store!r}>"
 
     async def __aenter__(self) -> Held:
         who = asking()
+        mine = held_by(self.store, Held.kind, self.name, who) if self.reentrant else None
+        if isinstance(mine, Held):
+            mine.check()
+            mine._depth += 1
+            self._entries.setdefault(who, []).append(mine)
+            return mine
         refuse_reentry(self.store, Held.kind, self.name, who)
         began = clock.loop_now()
         held = await own(
@@ -94,7 +100,7 @@ class Lock:
             owner=self.owner,
             best_effort=self.best_effort,
         )
-        self._entries[who] = held
+        self._entries.setdefault(who, []).append(held)
         mark(held, self.store, who, True)
         waited_s = clock.loop_now() - began
         log.debug("%s was taken by %s, token %s, after %.3g s", self.name, held.owner, held.token, waited_s)
@@ -120,7 +126,14 @@ class Lock:
                     "Give each task its own Lock object, or leave where you entered."
                 )
             who = next(iter(self._entries))
-        held = self._entries.pop(who)
+        held = self._entries[who].pop()
+        if not self._entries[who]:
+            del self._entries[who]
+        held._depth -= 1
+        if held._depth:
+            if error is None and held.lost:
+                held.check()
+            return
         mark(held, self.store, who, False)
         await held.close(error)
 
@@ -131,6 +144,14 @@ def checked_name(kind: str, name: str) -> None:
         raise ConfigurationError(
             f"found {name!r} as the name of a {kind}; expected a text such as 'order/81'."
         )
+
+
+def checked_times(ttl_s: float, wait_s: float | None) -> None:
+    """A lease lasts a while; nobody waits a negative time."""
+    if not 0 < ttl_s < math.inf:
+        raise ConfigurationError(f"found ttl_s={ttl_s}; expected seconds greater than 0, 15 is usual.")
+    if wait_s is not None and not wait_s >= 0:
+        raise ConfigurationError(f"found wait_s={wait_s}; expected 0 or more seconds, or None to wait on.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,16 @@ _PAGE = 1000
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """What stands in an owner's or a waiter's key. `since`: wall clock. `nonce`: unique to one attempt."""
+    """What stands in an owner's or a waiter's key. `since`: wall clock. `nonce`: unique to one attempt.
+
+    `ttl_s`: how long its owner may believe in it without asking; 0: an older Atoll wrote it.
+    """
 
     owner: str
     since: float
     nonce: str
     format: int = 1
+    ttl_s: float = 0.0
 
 
 def read_owner(entry: Entry | None) -> Owner:
@@ -65,6 +69,11 @@ class Keys:
     def line(self) -> str:
         return f"{self.prefix}line"
 
+    @property
+    def heir(self) -> str:
+        """Names by its nonce who in the line is next, whatever its place."""
+        return f"{self.prefix}heir"
+
     def place(self, nonce: str) -> str:
         return f"{self.prefix}queue/{nonce}"
 
@@ -76,68 +85,69 @@ class View:
     owner: Entry | None
     line: Entry | None
     queue: tuple[Entry, ...]
+    heir: Entry | None = None
+
+
+async def below(store: Store, prefix: str) -> list[Entry]:
+    """Every entry below `prefix`, which ends in "/". Later pages may be newer than the first."""
+    page = await store.range(prefix, limit=_PAGE)
+    entries = list(page.entries)
+    while page.more:
+        page = await store.range(start=entries[-1].key + "\0", end=prefix[:-1] + "0", limit=_PAGE)
+        entries += page.entries
+    return entries
 
 
 async def look(store: Store, keys: Keys) -> View:
-    """Read it. Later pages may be newer than the first: places before ours can only have gone since."""
-    first = await store.range(keys.prefix, limit=_PAGE)
-    entries, page = list(first.entries), first
-    while page.more:
-        page = await store.range(start=entries[-1].key + "\0", end=keys.prefix[:-1] + "0", limit=_PAGE)
-        entries += page.entries
+    """Read it. What a later page shows is newer: places before ours can only have gone since."""
+    entries = await below(store, keys.prefix)
     known = {entry.key: entry for entry in entries}
     queue = [e for e in entries if e.key.startswith(keys.place(""))]
     queue.sort(key=lambda entry: entry.create_revision)
-    return View(known.get(keys.owner), known.get(keys.line), tuple(queue))
+    return View(known.get(keys.owner), known.get(keys.line), tuple(queue), known.get(keys.heir))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Won:
-    """Ownership: the session it stands on, its key, its token, and how long it took."""
+    """What was won: the key that says so, the session it stands on, and the proof of when it began."""
 
     store: Store
-    keys: Keys
+    key: str
     session: Session
     me: Owner
     token: Token
-    waited_s: float
+    doubt: Doubt
     in_doubt: bool
 
     async def give_up(self) -> None:
-        """Remove the owner's key; whoever is first in line has it next. One transaction."""
-        value = msgspec.json.encode(self.me)
+        """Remove the key; whoever is next has it then. One transaction."""
 
         async def once() -> None:
-            await self.store.transact(
-                delete(self.keys.owner), compare=[unchanged(self.keys.owner, self.token.revision)]
-            )
+            await self.store.transact(delete(self.key), compare=[unchanged(self.key, self.token.revision)])
 
-        doubt = Doubt(self.store, self.keys, self.me.nonce, value)
         settled = False
         try:
             await again(once)
             if self.in_doubt:
-                await again(doubt.settle)
+                await again(self.doubt.settle)
             settled = not self.in_doubt
         finally:
             if not settled:
-                self.session.retire(doubt.settle)
+                self.session.retire(self.doubt.settle)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Writes of one attempt that may have happened, or may happen yet."""
+    """Writes of one attempt that may have happened, or may happen yet: `value` in any of `keys`."""
 
     store: Store
-    keys: Keys
-    nonce: str
+    keys: tuple[str, ...]
     value: bytes
 
     async def settle(self) -> bool:
         """Undo them. True only if the undone write was really there, so nothing is left to come."""
         answers = await asyncio.gather(
-            self.store.transact(delete(self.keys.place(self.nonce))),
-            self.store.transact(delete(self.keys.owner), compare=[equals(self.keys.owner, self.value)]),
+            *[self.store.transact(delete(key), compare=[equals(key, self.value)]) for key in self.keys],
             return_exceptions=True,
         )
         for answer in answers:

@@ -15,10 +15,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from atoll import clock
 from atoll.algorithms.backoff import full_jitter
+from atoll.blocks.notice import NOTICES_MAX, notices
 from atoll.errors import ConfigurationError, LeaseOver, OutcomeUnknown
 from atoll.ports.store import Leasing, Store, StoreClaims
 
@@ -40,6 +42,15 @@ class User(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a user holds by its key's revision, and how it is told that an operator has broken it."""
+
+    key: str
+    revision: int
+    broken: Callable[[str], None]
+
+
 class Session:
     """A lease and who stands on it. Made by `join`; belongs to one event loop and one process."""
 
@@ -55,7 +66,9 @@ class Session:
         self.claims: StoreClaims | None = None
         self.ended: str | None = None
         self.retired = False
-        self._users: dict[User, None] = {}  # a set whose order does not depend on addresses
+        self._users: dict[User, Claim | None] = {}  # its order does not depend on addresses
+        self._broken: dict[tuple[str, int], str] = {}
+        self._heard = 0  # the number of the last notice read
         self._doubts: list[Callable[[], Awaitable[bool]]] = []
         self._ticking = False
         self._entry = asyncio.Lock()
@@ -65,9 +78,11 @@ class Session:
         """Seconds for which the lease is certainly ours; 0 or less: it is over."""
         return 0.0 if self.ended is not None else self.deadline - clock.lease_now()
 
-    def enter(self, user: User) -> None:
+    def enter(self, user: User, claim: Claim | None = None) -> None:
         """`user` stands on the lease from now on, so it is kept alive."""
-        self._users[user] = None
+        self._users[user] = claim
+        if claim is not None and (reason := self._broken.get((claim.key, claim.revision))):
+            self.loop.call_soon(claim.broken, reason)
         if not self._ticking:
             self._tick_in(max(0.0, self.left_s - self.ttl_s * 2 / 3))
 
@@ -119,6 +134,7 @@ class Session:
         sent = clock.lease_now()
         try:
             async with asyncio.timeout(min(self.left_s, self.ttl_s / 4)):
+                await self._hear_of_breaks()
                 self.ttl_s = await leasing_of(self.store).keep_alive(self.lease)
                 self.deadline = max(self.deadline, sent + self.ttl_s)
                 self.epoch = await self.store.epoch()
@@ -129,6 +145,19 @@ class Session:
             log.debug("lease of %s not renewed: %r", self.store, error)
             return self.deadline >= sent + self.ttl_s
         return True
+
+    async def _hear_of_breaks(self) -> None:
+        """Read before each renewal, whose deadline counts from here: so a belief in a broken lock ends."""
+        if not any(self._users.values()):
+            return
+        for posted in await notices(self.store, self._heard):
+            self._heard = posted.number
+            self._broken[posted.notice.key, posted.notice.revision] = str(posted.notice)
+            while len(self._broken) > NOTICES_MAX:
+                del self._broken[next(iter(self._broken))]
+        for claim in tuple(self._users.values()):
+            if claim is not None and (reason := self._broken.get((claim.key, claim.revision))):
+                claim.broken(reason)
 
     def _tick_in(self, seconds: float) -> None:
         self._ticking = True

@@ -226,7 +226,15 @@ def in_thread(
     """
 
     async def work(first: InnerT, *arguments: *Arguments) -> T:
-        running = asyncio.ensure_future(asyncio.to_thread(lambda: function(wrap(first), *arguments)))
+        def body() -> T:
+            before = getattr(_threads, "me", None)
+            _threads.me = caller.get()  # what this thread asks for, it asks for in its caller's name
+            try:
+                return function(wrap(first), *arguments)
+            finally:
+                _threads.me = before or object()
+
+        running = asyncio.ensure_future(asyncio.to_thread(body))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
