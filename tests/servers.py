@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,7 +50,14 @@ async def server(product: str, *, nodes: int = 1, **settings: Any) -> AsyncItera
 
 @pytest.fixture(scope="session")
 def shared() -> Any:
-    """`shared("etcd")`: one server for the whole session. Keep to keys of your own."""
+    """`shared("etcd")`: one server for the whole session. Keep to keys of your own.
+
+    They are started from a thread that lives as long as the session: a server ends with the thread that
+    started it, and a test that is a coroutine has a loop of its own.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="shared servers", daemon=True)
+    thread.start()
     running: dict[Any, tuple[Cluster, Path]] = {}
 
     def start(product: str, **settings: Any) -> Cluster:
@@ -58,10 +66,14 @@ def shared() -> Any:
         if name not in running:
             folder = Path(tempfile.mkdtemp(prefix=f"atoll-{product}-"))
             folder.chmod(0o755)
-            running[name] = (asyncio.run(servers.start(product, folder, **settings)), folder)
+            starting = servers.start(product, folder, **settings)
+            running[name] = (asyncio.run_coroutine_threadsafe(starting, loop).result(120), folder)
         return running[name][0]
 
     yield start
     for cluster, folder in running.values():
-        asyncio.run(cluster.close())
+        asyncio.run_coroutine_threadsafe(cluster.close(), loop).result(60)
         shutil.rmtree(folder, ignore_errors=True)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()

@@ -36,9 +36,18 @@ ENGINES: dict[str, dict[str, str]] = {
         "database": "atoll.engines.sqlite:SqliteDatabase",
     },
     "postgresql": {
+        "store": "atoll.engines.postgresql:PostgresStore",
         "database": "atoll.engines.postgresql:PostgresDatabase",
     },
     "nats": {"register": "atoll.engines.nats:NatsRegister"},
+    **{
+        scheme: {"store": "atoll.engines.redis:RedisStore"}
+        for scheme in "redis rediss redis+sentinel rediss+sentinel redis+cluster rediss+cluster".split()
+    },
+    **{
+        scheme: {"store": "atoll.engines.redis:RedisStore"}
+        for scheme in "valkey valkeys valkey+sentinel valkeys+sentinel valkey+cluster valkeys+cluster".split()
+    },
 }
 
 # What the user's own objects are, by the module that defines their type.

@@ -12,15 +12,21 @@ from typing import Any
 
 from atoll import urls
 from atoll.errors import ConfigurationError
-from atoll.verify import conformance_broker, conformance_store, conformance_tier
+from atoll.verify import conformance_broker, conformance_register, conformance_store, conformance_tier
 from atoll.verify.conformance import Case, Cases
 
 SUITES: dict[str, Cases] = {
     "store": conformance_store.CASES,
+    "register": conformance_register.CASES,
     "broker": conformance_broker.CASES,
     "tier": conformance_tier.CASES,
 }
-_DOORS: dict[str, Callable[[str], Any]] = {"store": urls.store, "broker": urls.broker, "tier": urls.tier}
+_DOORS: dict[str, Callable[[str], Any]] = {
+    "store": urls.store,
+    "register": urls.register,
+    "broker": urls.broker,
+    "tier": urls.tier,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Check:
 
 
 def conformance(port: str = "store") -> list[Check]:
-    """Every sentence of a port as a plain async function: `store`, `broker` or `tier`.
+    """Every sentence of a port as a plain async function: `store`, `register`, `broker` or `tier`.
 
     They keep to keys, queues and names of their own, so the place may be in use; none needs a test runner.
     """
