@@ -39,6 +39,8 @@ ENGINES: dict[str, dict[str, str]] = {
         "store": "atoll.engines.postgresql:PostgresStore",
         "database": "atoll.engines.postgresql:PostgresDatabase",
     },
+    "etcd": {"store": "atoll.engines.etcd:EtcdStore"},
+    "etcds": {"store": "atoll.engines.etcd:EtcdStore"},
     "nats": {"register": "atoll.engines.nats:NatsRegister"},
     **{
         scheme: {"store": "atoll.engines.redis:RedisStore"}
@@ -69,7 +71,7 @@ _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
     scheme: "0.2"
     for scheme in (
-        "redis rediss valkey etcd zookeeper mysql consul amqp amqps kafka pulsar activemq "
+        "redis rediss valkey zookeeper mysql consul amqp amqps kafka pulsar activemq "
         "memcached mongodb raft"
     ).split()
 }
