@@ -67,6 +67,8 @@ class StoreClaims:
     the engine cannot tell one that was copied back."""
     forgets_at_failover: bool = False
     """An acknowledged write may vanish when a server fails over; exclusive recipes refuse this."""
+    remedy: str = ""
+    """What to change so that exclusion is kept here, in whole sentences; empty where it is, or nothing helps."""
 
 
 class Token(NamedTuple):

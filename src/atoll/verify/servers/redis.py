@@ -99,7 +99,7 @@ def client_of(port: int, *, password: str | None = None, ca: str | None = None) 
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    tls = {"ssl": True, "ssl_ca_certs": ca} if ca else {}
+    tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": ca} if ca else {}
     return Redis(
         host="127.0.0.1",
         port=port,

@@ -1,0 +1,119 @@
+"""Ledger: one transaction on the server, and what this handle remembers of it.
+
+A customer who keeps their receipts. With each request they show the newest one; when the office has no such
+entry in its book, the book is not the one it was, and nothing more is asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from atoll import clock
+from atoll.engines.parts.opening import Opening
+from atoll.engines.redis import scripts
+from atoll.engines.redis.options import RedisOptions
+from atoll.engines.redis.place import Kind, Place
+from atoll.engines.redis.road import Road
+from atoll.engines.redis.scripts import Head
+from atoll.errors import EpochUncertain, FormatRefused
+from atoll.ports import refusal
+
+_REPEATABLE = {"get", "range", "look", "state", "remaining"}
+
+
+class Receipt(NamedTuple):
+    """The newest answer this handle had: of which store, and what it proves."""
+
+    id: str = ""
+    epoch: int = 0
+    revision: int = 0
+
+
+class Ledger:
+    """Runs the scripts, over one road for each event loop."""
+
+    def __init__(self, place: Place, url: str, options: RedisOptions) -> None:
+        self.place, self.url, self.options = place, url, options
+        self.roads: Opening[Road] = Opening(self._road, Road.close)
+        self.keys = scripts.keys(options.prefix)
+        self.receipt = Receipt()
+        self.last: Head | None = None
+
+    async def _road(self) -> Road:
+        return Road(self.place, self.url, self.options)
+
+    async def run(
+        self, name: str, verb: str, *words: Any, id: str | None = None
+    ) -> tuple[Head, Sequence[Any]]:
+        """One script: its head, and what follows. Raises what the head tells of the whole store."""
+        made, receipt = scripts.script(name), self.receipt
+        failing_over = "0" if self.place.kind is Kind.ALONE else "1"
+        arguments = (
+            *(receipt.id, receipt.epoch, receipt.revision),
+            *(self.options.history_max, clock.unique_id(), failing_over, verb),
+            *words,
+        )
+        rest = (len(self.keys), *self.keys, *arguments)
+        road = await self.roads.get()
+        answer = await road.ask(
+            f"{name} {verb}" if name != verb else verb,
+            ("EVALSHA", made.digest, *rest),
+            ("EVAL", made.text, *rest),
+            ceiling_s=self.options.ceiling_s,
+            repeatable=verb in _REPEATABLE,
+            id=id,
+        )
+        return self._read(answer)
+
+    async def command(self, *words: Any) -> Any:
+        """A plain command that only reads."""
+        road = await self.roads.get()
+        return await road.ask(
+            f"{words[0]} {words[1]}" if len(words) > 1 else str(words[0]),
+            words,
+            ceiling_s=self.options.ceiling_s,
+            repeatable=True,
+        )
+
+    def _read(self, answer: Sequence[Any]) -> tuple[Head, Sequence[Any]]:
+        if answer[0] == b"format":
+            raise FormatRefused(
+                f"{self.url} was written by a newer Atoll, in format {int(answer[1])}; this one reads "
+                "format 1. Use that version, or another place."
+            )
+        head, rest = scripts.parse(answer)
+        match head.status:
+            case "damaged":
+                raise EpochUncertain(
+                    f"{self.url} is not as it was left: {rest[0].decode(errors='replace')}. Something "
+                    f"evicted or removed keys of {{{self.options.prefix}}}. Set maxmemory-policy to "
+                    f"noeviction, find out who it was, then accept what is left: atoll store bump {self.url}"
+                )
+            case "lost":
+                raise EpochUncertain(
+                    f"{self.url} went back in time: {head.why}. A lock may be free that somebody holds. "
+                    f"Let the holders end, then accept it as it is: atoll store bump {self.url}"
+                )
+            case "uncertain":
+                self.uncertain(head)
+        self._remember(head)
+        return head, rest
+
+    def uncertain(self, head: Head) -> NoReturn:
+        """Raise EpochUncertain with what the store noted."""
+        raise EpochUncertain(
+            f"{self.url} may have gone back in time: {head.why or 'its replication id changed'}, now "
+            f"{head.life[:12]}. What it had acknowledged last may be missing, a lock too. Let the holders "
+            f"end, then accept it as it is: atoll store bump {self.url}"
+        )
+
+    def _remember(self, head: Head) -> None:
+        mine = Receipt(head.id, head.epoch, head.revision)
+        self.last = head
+        if mine.id != self.receipt.id or mine[1:] > self.receipt[1:]:
+            self.receipt = mine
+
+    def refuse_lease(self, rest: Sequence[Any]) -> NoReturn:
+        """Raise LeaseOver for the lease that the answer names."""
+        raise refusal.lease_over(rest[0].decode())

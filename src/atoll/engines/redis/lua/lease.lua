@@ -1,0 +1,18 @@
+-- Leases stand in a table ordered by their end, by the server's clock; the name carries how long it is granted.
+local lease = ARGV[8]
+
+if VERB == 'grant' then
+  if accepted ~= life then return reply('uncertain') end
+  call('ZADD', LEASES, ends(lease), lease)
+  written = true
+  return reply('ok')
+end
+
+if not call('ZSCORE', LEASES, lease) then return reply('over', lease) end
+if VERB == 'keep' then
+  call('ZREM', LEASES, '')  -- where memory is full, a script that has begun to write may go on
+  call('ZADD', LEASES, ends(lease), lease)
+  return reply('ok')
+end
+finish(lease)
+return reply('ok')

@@ -1,0 +1,28 @@
+-- The operator's verbs: raise the epoch and accept the server as it is, or stop taking writes.
+
+-- From the entries alone, the one thing that cannot be worked out from the others.
+local function rebuild()
+  call('DEL', ORDER, HELD, ASKED, ASKED_AT)
+  for _, key in ipairs(call('HKEYS', DATA)) do
+    local _, _, lease = parse(call('HGET', DATA, key))
+    if lease ~= '' and not call('ZSCORE', LEASES, lease) then
+      call('HDEL', DATA, key)
+    else
+      call('ZADD', ORDER, 0, key)
+      if lease ~= '' then call('ZADD', HELD, 0, lease .. '\0' .. key) end
+    end
+  end
+end
+
+if VERB == 'bump' then
+  if damage then rebuild() end
+  epoch, accepted, why = math.max(epoch, tonumber(ARGV[8]), SEEN_EPOCH) + 1, life, ''
+  call('HSET', META, 'epoch', text(epoch), 'accepted', life, 'life', life, 'run', run_id(), 'why', '',
+    'copied', copies and '1' or '0', 'gap_low', '0', 'gap_high', '0')
+  copied = copies
+  record(math.max(revision + 1, SEEN + 1), {})
+  return reply('ok')
+end
+
+call('HSET', META, 'frozen', ARGV[8])
+return reply('ok')

@@ -1,0 +1,159 @@
+-- What every transaction begins with: which store is this, has it gone back in time, which leases are over.
+-- Redis runs a script alone and keeps what it wrote as one entry of its log, so a script is a transaction.
+local META, DATA, ORDER, LEASES, HELD, EVENTS, ASKED, ASKED_AT = unpack(KEYS)
+local SEEN_ID, SEEN_EPOCH, SEEN = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local HISTORY_MAX, NEW_ID, FAILS_OVER, VERB = ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7]
+local FORMAT, NOBODY, CHUNK = 1, string.rep('0', 40), 1000
+local call = redis.call
+
+-- Lua writes large numbers as 1.79e+15.
+local function text(number) return string.format('%.0f', number) end
+
+local clock = call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- The life of the server's data: a replica that is promoted gets a new one, so does a server that starts.
+local life, before, copies = '?', NOBODY, false
+local said = redis.pcall('INFO', 'replication')
+if type(said) == 'string' then
+  if not string.find(said, 'role:master', 1, true) then
+    return redis.error_reply('READONLY this server is a replica')
+  end
+  life = string.match(said, 'master_replid:(%x+)') or '?'
+  before = string.match(said, 'master_replid2:(%x+)') or NOBODY
+  copies = (tonumber(string.match(said, 'connected_slaves:(%d+)')) or 0) > 0
+else
+  call('HDEL', META, '')  -- INFO is forbidden here; a replica refuses this
+end
+
+local function run_id()
+  local server = redis.pcall('INFO', 'server')
+  return type(server) == 'string' and string.match(server, 'run_id:(%x+)') or '?'
+end
+
+local function shape()
+  return table.concat({call('HLEN', DATA), call('ZCARD', ORDER), call('ZCARD', LEASES), call('ZCARD', HELD),
+    call('HLEN', ASKED), call('ZCARD', ASKED_AT)}, ':')
+end
+
+local found = call('HMGET', META, 'format', 'id', 'epoch', 'revision', 'life', 'accepted', 'run', 'copied',
+  'gap_low', 'gap_high', 'frozen', 'shape', 'why')
+local format, id, epoch, revision = found[1], found[2], tonumber(found[3]), tonumber(found[4])
+local known_life, accepted, run, copied = found[5], found[6], found[7], found[8] == '1'
+local gap_low, gap_high, frozen = tonumber(found[9] or 0), tonumber(found[10] or 0), found[11] or ''
+local why, written, damage = found[13] or '', false, nil
+
+local function reply(status, ...)
+  if written then call('HSET', META, 'revision', text(revision), 'shape', shape()) end
+  local due = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
+  return {status, id or '', text(revision or 0), text(epoch or 0), accepted == life and '1' or '0', why,
+    due and text(tonumber(due) - now) or '', life, (copied or copies) and '1' or '0', ...}
+end
+
+-- Enter transaction `number` in the stream: pairs of key and entry, an empty entry for a removed key.
+local function record(number, events)
+  revision, written = number, true
+  if #events == 0 then events = {'', ''} end
+  local part = 0
+  for first = 1, #events, 2 * CHUNK do
+    call('XADD', EVENTS, 'MAXLEN', '~', HISTORY_MAX, text(number) .. '-' .. part,
+      unpack(events, first, math.min(first + 2 * CHUNK - 1, #events)))
+    part = part + 1
+  end
+end
+
+local function chunks(command, key, members)
+  for first = 1, #members, CHUNK do
+    call(command, key, unpack(members, first, math.min(first + CHUNK - 1, #members)))
+  end
+end
+
+local function doubt(reason)
+  accepted, why = '', reason
+  call('HSET', META, 'accepted', '', 'why', reason)
+end
+
+-- The number goes to the server's clock in microseconds: above whatever was given before and is lost now.
+local function leap()
+  gap_low, gap_high = revision, math.max(revision + 1, now)
+  call('HSET', META, 'gap_low', text(gap_low), 'gap_high', text(gap_high))
+  record(gap_high, {})
+end
+
+if format and tonumber(format) > FORMAT then return {'format', format} end
+if life == '?' then life = known_life or life end  -- what this user may not see, another may have noted
+
+if not id then
+  if call('EXISTS', DATA, ORDER, LEASES, HELD, EVENTS, ASKED) > 0 then
+    damage = 'the key ' .. META .. ' is gone, and others are there'
+  end
+  if not damage or VERB == 'bump' then
+    id, epoch, revision, known_life, accepted, run = NEW_ID, 1, now, life, life, run_id()
+    call('HSET', META, 'format', FORMAT, 'id', id, 'epoch', 1, 'life', life, 'accepted', life, 'run', run)
+    record(revision, {})
+    if damage then shape = function() return '' end end
+    call('HSET', META, 'revision', text(revision), 'shape', shape())
+  end
+elseif found[12] ~= shape() then
+  damage = 'noted are ' .. tostring(found[12]) .. ', there are ' .. shape()
+    .. ' (entries, names, leases, leased, requests)'
+end
+if damage and VERB ~= 'bump' then return reply('damaged', damage) end
+
+if known_life == '?' and life ~= '?' then
+  if accepted == known_life then accepted = life end
+  known_life, run = life, run_id()
+  call('HSET', META, 'life', life, 'accepted', accepted, 'run', run)
+end
+if life ~= known_life then
+  local was_certain, now_runs = accepted == known_life, run_id()
+  local renamed = now_runs == run and before == NOBODY
+  if not renamed then leap() end
+  call('HSET', META, 'life', life, 'run', now_runs)
+  if was_certain and (renamed or not (FAILS_OVER or copied or before ~= NOBODY)) then
+    accepted = life
+    call('HSET', META, 'accepted', life)
+  elseif was_certain then
+    doubt('the server was promoted from a replica, or a server with replicas was started again')
+  end
+end
+if copies and not copied then call('HSET', META, 'copied', '1') end
+
+if SEEN_ID ~= '' and epoch <= SEEN_EPOCH and VERB ~= 'bump' then
+  local lost
+  if SEEN_ID ~= id or epoch < SEEN_EPOCH then lost = 'the store was emptied and made anew'
+  elseif SEEN > revision or (SEEN > gap_low and SEEN < gap_high) then
+    lost = 'revision ' .. text(SEEN) .. ' had been answered and is not there any more'
+  end
+  if lost then
+    doubt(lost)
+    return reply('lost')
+  end
+end
+
+local function parse(entry)
+  local _, last, revised, created, lease = string.find(entry, '^(%d+):(%d+):([^:]*):')
+  return revised, created, lease, last
+end
+
+-- End a lease: one transaction that removes its keys.
+local function finish(lease)
+  local low, high = '[' .. lease .. '\0', '(' .. lease .. '\1'
+  local members = call('ZRANGEBYLEX', HELD, low, high)
+  call('ZREM', LEASES, lease)
+  written = true
+  if #members == 0 then return end
+  local keys, events = {}, {}
+  for number, member in ipairs(members) do
+    keys[number] = string.sub(member, #lease + 2)
+    events[2 * number - 1], events[2 * number] = keys[number], ''
+  end
+  call('ZREMRANGEBYLEX', HELD, low, high)
+  chunks('HDEL', DATA, keys)
+  chunks('ZREM', ORDER, keys)
+  record(revision + 1, events)
+end
+
+for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', text(now))) do finish(lease) end
+
+local function ends(lease) return text(now + tonumber(string.match(lease, '%.(%d+)$'))) end
