@@ -31,6 +31,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "locks": ("atoll.cli.locks", "who holds and who waits, since when"),
     "queue": ("atoll.cli.queue", "what waits in the queues, what died and why"),
     "schema": ("atoll.cli.schema", "make the tables that Atoll needs in a database of yours"),
+    "store": ("atoll.cli.store", "copy, move, back up, restore, check a store; raise its epoch"),
+    "doctor": ("atoll.cli.doctor", "what a server's own settings mean for what is kept on it"),
     "transactions": ("atoll.cli.transactions", "transactions in doubt, and how others ended"),
     "verify": ("atoll.cli.verify", "test a server's guarantees, with faults on"),
 }

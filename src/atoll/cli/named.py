@@ -23,11 +23,7 @@ def url(words: str, *, folder: Path | None = None, environ: Mapping[str, str] | 
     environ = os.environ if environ is None else environ
     if not words.startswith("@"):
         if parse(words).password:
-            print(
-                "atoll: a password in the words of a command is seen by everybody on this machine; "
-                "put the URL into an environment variable ATOLL_NAME and say @name",
-                file=sys.stderr,
-            )
+            warn_of_password(words)
         return words
     name = words[1:]
     variable = f"ATOLL_{name.upper().replace('-', '_')}"
@@ -40,6 +36,18 @@ def url(words: str, *, folder: Path | None = None, environ: Mapping[str, str] | 
             f"{words} needs one of them. Or give the URL itself."
         )
     return _from_manifest(name, manifest, environ)
+
+
+def warn_of_password(words: str) -> None:
+    """Say what everybody can see, and the two lines that hide it. The password is not repeated."""
+    hidden = str(parse(words)).partition("?")[0]
+    print(
+        "atoll: a password in the words of a command is seen by everybody on this machine (ps), and kept by "
+        f"the shell. Put the URL into the environment or atoll.toml and say its name:\n"
+        f"    export ATOLL_STATE='{hidden}'    with the password in place of ***\n"
+        "    and in place of the URL: @state",
+        file=sys.stderr,
+    )
 
 
 def asking(words: str) -> str:

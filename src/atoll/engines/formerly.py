@@ -11,7 +11,6 @@ the new store's epoch above the old one's, and last puts the move's mark into th
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self, TypeVar
 
@@ -19,6 +18,7 @@ from atoll import clock
 from atoll.errors import ConfigurationError, EpochChanged, ReadOnly
 from atoll.ports import refusal
 from atoll.ports.examining import Examining
+from atoll.ports.moving import mark, move_of
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -49,25 +49,8 @@ LOOK_S = 0.5
 CEILING_S = 30.0
 """A write waits at most this long for a move under way, where no nearer deadline is set."""
 _RETRY_S = 0.1
-_MOVE = re.compile(r"\(move ([0-9a-f]{8,32})\)")
 
 T = TypeVar("T")
-
-
-def note(url: str, move: str, *, done: bool) -> str:
-    """What `atoll store move` writes on the old store."""
-    return f"it {'was' if done else 'is being'} moved to {url} (move {move})"
-
-
-def move_of(note: str | None) -> str | None:
-    """The move that a note tells of, None where it tells of none."""
-    found = _MOVE.search(note or "")
-    return found[1] if found else None
-
-
-def mark(move: str) -> str:
-    """The key in the new store that says: everything of this move is here."""
-    return f"atoll/moved/{move}"
 
 
 class FormerlyStore:
@@ -338,4 +321,5 @@ def weaker(one: StoreClaims, other: StoreClaims) -> StoreClaims:
         linearizable=one.linearizable and other.linearizable,
         incarnation=other.incarnation,
         forgets_at_failover=one.forgets_at_failover or other.forgets_at_failover,
+        remedy=one.remedy or other.remedy,
     )

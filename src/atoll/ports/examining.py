@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Weight(Enum):
@@ -39,4 +39,13 @@ class Examining(Protocol):
 
     async def examine(self) -> Sequence[Finding]:
         """What was found, the heaviest first."""
+        ...
+
+
+@runtime_checkable
+class Integrity(Protocol):
+    """Ability of an Examining: reads everything its engine keeps, and says what is damaged."""
+
+    async def damage(self) -> Sequence[str]:
+        """One sentence for each fault; empty where all is well."""
         ...

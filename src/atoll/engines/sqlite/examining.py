@@ -62,6 +62,27 @@ class SqliteExamining:
         ]
         return sorted(found, key=lambda finding: _HEAVIEST.index(finding.weight))
 
+    async def damage(self) -> Sequence[str]:
+        """SQLite's own check of the whole file, and the store's two books against each other."""
+        await self._store.open()
+        return await self._store.read(_damage)
+
+
+def _damage(connection: apsw.Connection) -> list[str]:
+    lines = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
+    found = [f"SQLite's integrity_check says: {line}." for line in lines if line != "ok"]
+    newest = ledger.revision(connection)
+    for key, revision in connection.execute(
+        "SELECT key, revision FROM atoll_entry WHERE revision > ? LIMIT 20", (newest,)
+    ):
+        found.append(f"{key!r} has revision {revision}, and the newest transaction is {newest}.")
+    for key, lease in connection.execute(
+        "SELECT key, lease FROM atoll_entry WHERE lease IS NOT NULL AND lease NOT IN "
+        "(SELECT id FROM atoll_lease) LIMIT 20"
+    ):
+        found.append(f"{key!r} stands under lease {lease}, which is not in the book of leases.")
+    return found
+
 
 def _see(connection: apsw.Connection) -> Seen:
     def one(sql: str) -> Any:
