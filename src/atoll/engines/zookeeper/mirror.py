@@ -1,0 +1,220 @@
+"""Mirror: what an observer knows of the keys below a prefix, kept up by one-shot watches.
+
+A postman's round. Every letterbox with news raises its flag once; the postman visits only those, and while he
+is on his way others may rise. When none is up, what he carries is the state as of his last answer: a server
+delivers the flag of a change before any answer that already knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from kazoo.exceptions import NoNodeError
+from kazoo.protocol.serialization import GetChildren, GetData
+
+from atoll import clock
+from atoll.engines.zookeeper import bridge, names, wire
+from atoll.engines.zookeeper.opened import Opened, entry_of
+from atoll.engines.zookeeper.wire import Node, Stat
+from atoll.errors import EpochChanged, NotSent, OutcomeUnknown, Overloaded, WatchLost
+from atoll.ports.register import Entry, Observation
+
+_BATCH = 500
+_RETRY_S = 0.05
+
+
+class Mirror:
+    """The present state below a prefix. Belongs to one event loop."""
+
+    def __init__(self, opened: Opened, prefix: str) -> None:
+        self._opened, self._prefix = opened, prefix
+        self._stem = names.split(prefix)[0]
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._listed: dict[str, set[str]] = {}  # directory -> the names in it
+        self._rooms: dict[str, tuple[str, ...]] = {}
+        self._nodes: dict[str, Entry] = {}  # path -> what stands there
+        self._dirty_rooms: set[str] = set()
+        self._dirty_nodes: set[str] = set()
+        self._session = -1
+        self.closed = False
+        self.reset = True
+        self.start_over()
+
+    @property
+    def known(self) -> dict[str, Entry]:
+        return {entry.key: entry for entry in self._nodes.values()}
+
+    def start_over(self) -> None:
+        """Visit everything: the watches are gone."""
+        self._listed.clear()
+        self._rooms.clear()
+        self._dirty_nodes = set(self._nodes)
+        self._dirty_rooms = {self._room(self._stem)}
+
+    async def wait(self, wait_s: float) -> bool:
+        """Until a flag is up, at most `wait_s`; whether one is."""
+        if not self._dirty_rooms and not self._dirty_nodes:
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    async def visit(self, due: float, *, newest: bool) -> int:
+        """Visit whatever has its flag up until none has; answers the revision of what is known then."""
+        opened = self._opened
+        if newest or self._session != opened.link.session:
+            self.start_over()
+            self._session = opened.link.session
+            reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
+        while True:
+            while self._dirty_rooms or self._dirty_nodes:
+                rooms = [self._dirty_rooms.pop() for _ in range(min(_BATCH, len(self._dirty_rooms)))]
+                nodes = [self._dirty_nodes.pop() for _ in range(min(_BATCH, len(self._dirty_nodes)))]
+                try:
+                    await self._batch(rooms, nodes, due)
+                except BaseException:
+                    self._dirty_rooms.update(rooms)
+                    self._dirty_nodes.update(nodes)
+                    raise
+            reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=False)
+            if not self._dirty_rooms and not self._dirty_nodes:
+                return reply.zxid
+
+    async def _batch(self, rooms: Sequence[str], nodes: Sequence[str], due: float) -> None:
+        client = self._opened.link.client
+        await self._opened.link.up("watching", due)
+        requests: list[Any] = [GetChildren(path, partial(self._fired, True, path)) for path in rooms]
+        requests += [GetData(path, partial(self._fired, False, path)) for path in nodes]
+        futures = [bridge.post(client, request) for request in requests]
+        try:
+            async with asyncio.timeout_at(due) as limit:
+                answers: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise OutcomeUnknown(f"{self._opened.url} did not answer a watch in time.") from None
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, NoNodeError):
+                raise NotSent(f"{self._opened.url} did not answer a watch: {answer!r}") from answer
+        for path, answer in zip(rooms, answers, strict=False):
+            self._enter_room(path, None if isinstance(answer, NoNodeError) else answer)
+        for path, answer in zip(nodes, answers[len(rooms) :], strict=True):
+            if isinstance(answer, NoNodeError):
+                self._nodes.pop(path, None)
+            elif (key := self._key(path)) is not None:
+                data, stat = answer
+                self._nodes[path] = entry_of(key, Node(data, Stat._make(stat)), path)[0]
+
+    def _enter_room(self, path: str, listed: list[str] | None) -> None:
+        """What stands in a directory now; one that is not there is awaited by the one above it."""
+        rooms = self._rooms[path]
+        before = self._listed.pop(path, set())
+        now = set(listed or ())
+        if listed is None and rooms:
+            self._dirty_rooms.add(self._room(rooms[:-1]))
+        if listed is not None:
+            self._listed[path] = now
+        for name in before - now:
+            self._forget(f"{path}/{name}")
+        for name in now if listed is not None else ():
+            is_room, segment = names.child(name)
+            if is_room:
+                below = (*rooms, segment)
+                if self._concerns(below) and f"{path}/{name}" not in self._listed:
+                    self._dirty_rooms.add(self._room(below))
+            elif len(rooms) >= len(self._stem) and name not in before:
+                if names.joined(rooms, segment).startswith(self._prefix):
+                    self._dirty_nodes.add(f"{path}/{name}")
+
+    def _forget(self, path: str) -> None:
+        """A name that is gone, and all that stood below it."""
+        self._nodes.pop(path, None)
+        for name in self._listed.pop(path, set()):
+            self._forget(f"{path}/{name}")
+
+    def _concerns(self, rooms: tuple[str, ...]) -> bool:
+        """On the way to the prefix's directory, or below it and within the prefix."""
+        if len(rooms) <= len(self._stem):
+            return rooms == self._stem[: len(rooms)]
+        path = "/".join((*rooms, ""))
+        return path.startswith(self._prefix) or self._prefix.startswith(path)
+
+    def _room(self, rooms: tuple[str, ...]) -> str:
+        path = self._opened.tree.room(rooms)
+        self._rooms[path] = rooms
+        return path
+
+    def _key(self, path: str) -> str | None:
+        room, _, name = path.rpartition("/")
+        rooms = self._rooms.get(room)
+        return None if rooms is None else names.joined(rooms, names.child(name)[1])
+
+    def _fired(self, is_room: bool, path: str, event: Any) -> None:
+        """Called in kazoo's thread: a flag is up, or all are down because the connection is gone."""
+        if self.closed:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._raise_flag, is_room, path, event.type == "NONE")
+        except RuntimeError:  # the loop is closed
+            self.closed = True
+
+    def _raise_flag(self, is_room: bool, path: str, lost: bool) -> None:
+        if lost:
+            self._session = -1
+        if is_room and path in self._rooms:
+            self._dirty_rooms.add(path)
+        elif not is_room and path in self._nodes:
+            self._dirty_nodes.add(path)
+        self._woken.set()
+
+
+async def observe(opened: Opened, prefix: str, life: Any) -> AsyncIterator[Observation]:
+    """The state below `prefix`, then what has changed since; several changes may come as one.
+
+    `life()`: rises when the handle is closed.
+    """
+    mirror, began = Mirror(opened, prefix), life()
+    options = opened.link.ensemble.options
+    told: dict[str, Entry] | None = None
+    heard, revision, newest = clock.loop_now(), 0, True
+    try:
+        while True:
+            if life() != began:
+                raise WatchLost(f"{opened.url} was closed while {prefix!r} was watched. Watch it again.")
+            try:
+                at = await mirror.visit(clock.loop_now() + options.liveness_s / 2, newest=newest)
+            except (NotSent, OutcomeUnknown, Overloaded) as error:
+                if clock.loop_now() - heard > options.liveness_s or life() != began:
+                    raise WatchLost(
+                        f"{opened.url} has not answered a watch of {prefix!r} for {options.liveness_s:g} s: "
+                        f"{error} Watch it again."
+                    ) from error
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if at < revision:
+                raise EpochChanged(
+                    f"{opened.url} went back from revision {revision} to {at}: it was restored or replaced. "
+                    "Read everything again."
+                )
+            heard, revision, newest = clock.loop_now(), at, False
+            known = mirror.known
+            changed = tuple(e for key, e in sorted(known.items()) if told is None or told.get(key) != e)
+            removed = tuple(sorted(key for key in told or () if key not in known))
+            if told is None or changed or removed:
+                reset, told = told is None, known
+                yield Observation(reset, changed, removed, at)
+            while not await mirror.wait(options.liveness_s / 2):
+                if life() != began:
+                    break
+                heard = clock.loop_now() if opened.link.client.connected else heard
+                if clock.loop_now() - heard > options.liveness_s:
+                    break
+    finally:
+        mirror.closed = True
