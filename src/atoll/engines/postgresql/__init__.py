@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atoll.engines.postgresql.database import PostgresDatabase
+    from atoll.engines.postgresql.store import PostgresStore
 
-__all__ = ["PostgresDatabase"]
+__all__ = ["PostgresDatabase", "PostgresStore"]
 
 _HOMES = {
     "PostgresDatabase": "database",
+    "PostgresStore": "store",
 }
 
 

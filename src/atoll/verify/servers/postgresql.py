@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atoll import urls
 from atoll.verify.servers.cluster import Cluster
 from atoll.verify.servers.process import ServerFailed, ServerProcess, free_port
 from atoll.verify.servers.program import Program
@@ -121,6 +122,11 @@ def _home(folder: Path, name: object) -> Path:
     return folder / (f"node-{name}" if isinstance(name, int) else str(name))
 
 
+def _make(home: Path) -> None:
+    home.mkdir(mode=0o700)
+    _own(home)
+
+
 def _own(folder: Path) -> None:
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):
@@ -142,8 +148,7 @@ async def _run(*command: object) -> None:
 
 
 async def _new(home: Path) -> None:
-    home.mkdir(mode=0o700)
-    _own(home)
+    _make(home)
     tool = PROGRAM.expect().parent / "initdb"
     await _run(tool, "-D", home / "data", "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
     rules = home / "data" / "pg_hba.conf"
@@ -151,8 +156,7 @@ async def _new(home: Path) -> None:
 
 
 async def _copy(home: Path, port: int, number: int) -> None:
-    home.mkdir(mode=0o700)
-    _own(home)
+    _make(home)
     tool = PROGRAM.expect().parent / "pg_basebackup"
     source = f"host=127.0.0.1 port={port} user=postgres application_name=s{number}"
     await _run(tool, "-d", source, "-D", home / "data", "-R", "-X", "stream", "-c", "fast", "--no-sync")
@@ -207,9 +211,5 @@ async def _primary(ports: list[int]) -> int:
 
 
 async def _tables(address: str) -> None:
-    from atoll.engines.postgresql import PostgresStore
-
-    async with PostgresStore(f"postgresql://postgres@{address}/postgres?create=true"):
+    async with urls.store(f"postgresql://postgres@{address}/postgres?create=true"):
         pass
-
-

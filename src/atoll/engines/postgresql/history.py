@@ -1,0 +1,125 @@
+"""History: who watches, and what they are told, read from the store's second book.
+
+The book lies on the server and every transaction has its lines there; a page of it is one statement, and the
+bell says when to turn it. What readers do with pages stands in `parts/pages.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from atoll.engines.parts import pages
+from atoll.engines.parts.pages import Page
+from atoll.engines.postgresql import reading
+from atoll.engines.postgresql.reading import HEAD
+from atoll.engines.postgresql.wires import Row
+from atoll.ports import refusal
+from atoll.ports.register import Entry
+from atoll.ports.store import Bookmark, Change
+
+if TYPE_CHECKING:
+    from atoll.engines.postgresql.store import PostgresStore
+
+REVISIONS_MAX = 500
+"""Transactions read at once: bounds what one slow watcher holds in memory."""
+LIVENESS_S = 10.0
+
+
+def is_kept(after: int, row: Row) -> bool:
+    """Whether all that came after `after` is still in the book."""
+    _, newest, oldest, _ = row[:HEAD]
+    return bool(oldest - 1 <= after <= newest)
+
+
+def page_of(rows: list[Row], after: int, prefix: str) -> Page:
+    """The transactions after `after`, whole."""
+    epoch, newest, oldest, due = rows[0][:HEAD]
+    changes = []
+    for number, lines in groupby((row[HEAD:] for row in rows), key=lambda line: line[0]):
+        if number is None:
+            continue
+        mine = [(key.decode(), *rest) for _, key, *rest in lines if key is not None]
+        mine = [line for line in mine if line[0].startswith(prefix)]
+        changed = tuple(
+            Entry(key, value, number, created, lease)
+            for key, value, created, lease in mine
+            if value is not None
+        )
+        removed = tuple(key for key, value, _, _ in mine if value is None)
+        changes.append(Change(Bookmark(epoch, number), changed, removed))
+    last = min(newest, after + REVISIONS_MAX)
+    return Page(epoch, last, oldest, None, tuple(changes), _due_s(due), full=last < newest)
+
+
+def snapshot_of(rows: list[Row]) -> Page:
+    """The present state."""
+    epoch, newest, oldest, due = rows[0][:HEAD]
+    return Page(epoch, newest, oldest, reading.entries(rows), (), _due_s(due))
+
+
+def _due_s(due: float | None) -> float:
+    return float("inf") if due is None else due
+
+
+class Pages:
+    """What observing and history stand on: reads a page, waits for the bell."""
+
+    liveness_s = LIVENESS_S
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    @property
+    def life(self) -> int:
+        return self._store.life
+
+    async def look(self, prefix: str, after: int | None, *, all: bool) -> Page:
+        """One page of the second book, in which no lease is over."""
+        low, high = refusal.span(prefix)
+        ends = (low.encode(), None if high is None else high.encode())
+        if after is not None:
+            sql = reading.events(ends[1], all=all)
+            words = (after, REVISIONS_MAX, *(() if all else ends))
+            rows = await self._store.read("a look at the news", sql, *words)
+            if is_kept(after, rows[0]):
+                return page_of(rows, after, prefix)
+        rows = await self._store.read("a look at the state", reading.range_(ends[1]), _ALL, *ends)
+        return snapshot_of(rows)
+
+    async def news(self, page: Page, wait_s: float) -> None:
+        """Until something was committed after `page`, at most `wait_s`."""
+        if page.revision < 0:
+            await asyncio.sleep(wait_s)
+            return
+        desk = await self._store.desk()
+        await desk.bell.wait(page.revision, wait_s)
+
+    def gone_for_good(self) -> str | None:
+        return None
+
+
+_ALL = (1 << 63) - 1
+
+
+class PostgresHistory:
+    """Every transaction, as far back as `history_max` and `history_s_max` keep it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def now(self) -> Bookmark:
+        [(epoch, revision, *_)] = await self._store.read("a look at the revision", reading.COUNTER)
+        return Bookmark(epoch, revision)
+
+    async def changes(self, prefix: str, after: Bookmark) -> AsyncIterator[Change]:
+        """See the port."""
+        await self._store.open()
+        async for change in pages.changes(Pages(self._store), prefix, after):
+            yield change
