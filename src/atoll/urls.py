@@ -41,6 +41,7 @@ ENGINES: dict[str, dict[str, str]] = {
     },
     "etcd": {"store": "atoll.engines.etcd:EtcdStore"},
     "etcds": {"store": "atoll.engines.etcd:EtcdStore"},
+    "zookeeper": {"store": "atoll.engines.zookeeper:ZookeeperStore"},
     "nats": {"register": "atoll.engines.nats:NatsRegister"},
     **{
         scheme: {"store": "atoll.engines.redis:RedisStore"}
@@ -71,7 +72,7 @@ _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
     scheme: "0.2"
     for scheme in (
-        "redis rediss valkey zookeeper mysql consul amqp amqps kafka pulsar activemq "
+        "mysql consul amqp amqps kafka pulsar activemq "
         "memcached mongodb raft"
     ).split()
 }
