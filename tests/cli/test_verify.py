@@ -81,9 +81,14 @@ def test_memory_says_what_it_could_not_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["memory://", "--workload", "nothing"], 2, "expected one of register, transact"),
+        (["memory://", "--workload", "nothing"], 2, "expected one of register, set"),
         (["memory://", "--seconds", "0"], 2, "more than 0"),
-        (["postgresql://x/y"], 2, "not in this release"),
+        (["mongodb://x/y"], 2, "not in this release"),
+        (["etcd://10.1.2.3:2379"], 2, "Add --yes"),
+        ([], 2, "expected one"),
+        (["memory://", "--start", "etcd:3"], 2, "expected one"),
+        (["--start", "oracle"], 2, "expected one of postgresql, etcd"),
+        (["--start", "etcd:many"], 2, "as in etcd:3"),
         (["sqlite:///nowhere/x.db", "--seconds", "0.2", "--workload", "register"], 2, "nowhere"),
     ],
 )

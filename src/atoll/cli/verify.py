@@ -13,19 +13,27 @@ from atoll.cli import named
 from atoll.errors import ConfigurationError
 from atoll.verify import report
 from atoll.verify import run as runner
-from atoll.verify.run import NAMES, Report, Wish
+from atoll.verify.run import ACTS, NAMES, Report, Wish
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the verb."""
-    parser.add_argument("url", help="sqlite:///x.db, memory://, or @name of atoll.toml")
+    parser.add_argument("url", nargs="?", help="sqlite:///x.db, redis://..., or @name of atoll.toml")
+    parser.add_argument(
+        "--start", metavar="SERVERS", help="start servers and hurt them: etcd:3, redis?appendfsync=everysec"
+    )
     parser.add_argument(
         "--workload",
         action="append",
         metavar="NAME",
-        help=f"one of {', '.join(NAMES)}; may be given again; all by default",
+        help=f"one of {', '.join(dict.fromkeys((*NAMES, *ACTS)))}; may be given again; all by default",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each workload runs (10)")
+    parser.add_argument("--yes", action="store_true", help="also on a server beyond this machine")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="calls a second at most, on a server of yours (600)"
+    )
+    parser.add_argument("--mb", type=float, default=0.0, help="megabytes written at most, there (64)")
     parser.add_argument("--seed", type=int, help="the dice of an earlier run")
     parser.add_argument("--no-faults", action="store_true", help="no kills, no pauses, nothing lost")
     parser.add_argument(
@@ -38,12 +46,21 @@ def verified(options: argparse.Namespace) -> Report:
     """Run it, with its progress on standard error where that is a terminal."""
     if not options.seconds > 0:
         raise ConfigurationError(f"found --seconds {options.seconds:g}; expected more than 0.")
+    if bool(options.url) == bool(options.start):
+        raise ConfigurationError(
+            "found neither a URL nor --start, or both; expected one: the URL of a place of yours, or "
+            "servers to start and hurt, as in --start etcd:3."
+        )
     wish = Wish(
-        url=named.url(options.url),
+        url=named.url(options.url) if options.url else "",
+        start=options.start or "",
         workloads=tuple(dict.fromkeys(options.workload or NAMES)),
         seconds=options.seconds,
         seed=options.seed if options.seed is not None else random.SystemRandom().randrange(10_000, 100_000),
         faults=not options.no_faults,
+        yes=options.yes,
+        rate=options.rate,
+        bytes_max=round(options.mb * 1_000_000),
     )
     shown = sys.stderr.isatty()
 

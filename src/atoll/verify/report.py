@@ -12,16 +12,27 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from atoll import __version__
+from atoll import __version__, urls
+from atoll.errors import ConfigurationError
 from atoll.ports.store import Put
 from atoll.verify.history import Call, Transaction
 from atoll.verify.judgement import Answer, Violation
 from atoll.verify.report_style import STYLE
-from atoll.verify.run import Report
+from atoll.verify.run import Report, Wish
 from atoll.verify.scenario import Line
 from atoll.verify.timeline import draw, neighbours
 
 SHOWN = 5
+
+
+def masked(wish: Wish) -> str:
+    """What was verified, a password masked."""
+    if wish.start:
+        return wish.place
+    try:
+        return str(urls.parse(wish.url)) if "@" in wish.url else wish.url
+    except ConfigurationError:
+        return wish.url
 
 
 def _bites(line: Line) -> str:
@@ -51,7 +62,7 @@ def text(report: Report, page: Path) -> str:
 def as_data(report: Report) -> dict[str, Any]:
     """The same for programs."""
     return {
-        "url": report.wish.url,
+        "url": masked(report.wish),
         "seed": report.wish.seed,
         "seconds": round(report.seconds, 3),
         "again": report.again(),
@@ -106,7 +117,7 @@ def page(report: Report) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>{STYLE}</style></head><body><main>",
             f'<header><p class="over">atoll verify</p><h1 class="{kind}">{escape(verdict)}</h1>',
-            f'<p class="url"><code>{escape(report.wish.url)}</code></p><dl>{listed}</dl></header>',
+            f'<p class="url"><code>{escape(masked(report.wish))}</code></p><dl>{listed}</dl></header>',
             _table(report),
             *_stories(report),
             f"<footer><p>Again: <code>{escape(report.again())}</code></p>{CAVEAT}</footer>",

@@ -15,6 +15,7 @@ from typing import Any
 from atoll import clock
 from atoll.verify.history import History
 from atoll.verify.judgement import Answer, Judgement
+from atoll.verify.tray import Budget
 
 
 class Hardship(Enum):
@@ -26,6 +27,19 @@ class Hardship(Enum):
     REPLY_LOST = "lost answers"
     REQUEST_LOST = "lost requests"
     POWER_CUT = "power cuts"
+    SERVER_KILL = "server kill -9"
+    SERVER_PAUSE = "server stopped past the lease"
+    SERVER_RESTART = "server restart"
+    CUT = "connections cut"
+    SILENCE = "partition"
+    ONE_WAY = "one-way partition"
+    SWALLOW = "answers swallowed"
+    DELAY = "delay"
+    PEERS = "leader cut off from its peers"
+    NAMESPACE = "partition by network namespaces"
+    CLOCK = "server clock step"
+    FAILOVER = "failover to a lagging replica"
+    FULL_DISK = "full disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +75,12 @@ class Worker:
     ttl_s: float = 1.0
     fragile: bool = False
     """Whether this process is one that will be stopped or killed."""
+    budget: Budget | None = None
 
     def working(self) -> bool:
         """Whether there is time and room for one more call."""
-        return clock.lease_now() < self.until and not self.book.full
+        spent = self.budget is not None and self.budget.spent
+        return clock.lease_now() < self.until and not self.book.full and not spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +123,12 @@ class Line:
     bites: list[Bite] = field(default_factory=list)
     not_tested: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    promised: bool = True
+    """False: what was broken is something that the engine does not claim."""
 
     @property
     def verdict(self) -> str:
-        """held, broken, not known, not tested or not run."""
+        """held, broken, not promised, not known or not run."""
+        if self.answer is Answer.NO and not self.promised:
+            return "not promised"
         return "not run" if self.answer is None else self.answer.value

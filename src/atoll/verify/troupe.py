@@ -12,17 +12,18 @@ import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from atoll import clock
 from atoll.errors import AtollError
-from atoll.ports.broker import Settled
-from atoll.verify import leash
-from atoll.verify.history import History, Type, load
-from atoll.verify.scenario import Bite, Hardship, Scenario
+from atoll.verify.accidents import Accident, Fate
+from atoll.verify.history import History, load
+from atoll.verify.scenario import Hardship, Scenario
 from atoll.verify.worker import Part
 
-GRACE_S = 20.0
+GRACE_S = 30.0
+LAST_LOOK_S = 15.0
 START_S = 0.8
 Progress = Callable[[str], None]
 
@@ -32,22 +33,13 @@ class WorkerFailed(AtollError):
 
 
 @dataclass(slots=True)
-class Accident:
-    """A kill or a pause: of which process, when by the lease clock, for how long."""
-
-    hardship: Hardship
-    process: str
-    at: float
-    seconds: float = 0.0
-
-
-@dataclass(slots=True)
 class Troupe:
-    """The processes of one scenario. `folder` takes their histories."""
+    """The processes of one scenario. `folder` takes their histories; `weather` is what befalls servers."""
 
     scenario: Scenario
     part: Part
     folder: Path
+    weather: list[Fate] = field(default_factory=list)
     accidents: list[Accident] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
@@ -66,7 +58,7 @@ class Troupe:
             await self._ended()
             if self.scenario.workload.finish is not None:
                 self.part = replace(
-                    self.part, finishing=True, loss=0.0, clients=1, until=clock.lease_now() + 15
+                    self.part, finishing=True, loss=0.0, clients=1, until=clock.lease_now() + LAST_LOOK_S
                 )
                 await self._start("last")
                 await self._ended()
@@ -96,7 +88,7 @@ class Troupe:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=leash.environment(),
+            env=part.environment(),
         )
         self.paths.append(path)
         self.scripts[name] = path
@@ -109,21 +101,29 @@ class Troupe:
             await asyncio.sleep(0.01)
 
     async def _accidents(self, fragile: list[str], dice: random.Random, progress: Progress) -> None:
-        turn = 0
-        while fragile and self.part.until - clock.lease_now() > START_S:
+        """One after the other, each once in a round, each round in another order."""
+        fates: list[Fate] = [partial(self._befalls, name) for name in fragile]
+        round_: list[Fate] = []
+        while (fates or self.weather) and self.part.until - clock.lease_now() > START_S:
             await asyncio.sleep(dice.uniform(0.1, 0.3))
-            name = fragile[turn % len(fragile)]
-            turn += 1
-            if not _begun(self.scripts[name]):
-                continue
-            if name == "k":
-                await self._kill(name)
-            else:
-                await self._pause(name)
+            if not round_:
+                round_ = [*fates, *self.weather]
+                if self.weather:
+                    dice.shuffle(round_)
+            self.accidents += await round_.pop(0)(dice, self.part.ttl_s)
             progress(f"{len(self.accidents)} accidents")
         while clock.lease_now() < self.part.until:
             progress(f"{len(self.accidents)} accidents")
             await asyncio.sleep(min(0.5, max(0.0, self.part.until - clock.lease_now())))
+
+    async def _befalls(self, name: str, dice: random.Random, ttl_s: float) -> list[Accident]:
+        """What happens to a fragile process: a kill or a pause, once it has begun."""
+        if not _begun(self.scripts[name]):
+            return []
+        before = len(self.accidents)
+        await (self._kill(name) if name == "k" else self._pause(name))
+        mine, self.accidents[before:] = self.accidents[before:], []
+        return mine
 
     async def _kill(self, name: str) -> None:
         process = self.running[name]
@@ -139,7 +139,7 @@ class Troupe:
         for _ in range(500):
             if process.returncode is not None or clock.lease_now() > self.part.until:
                 return
-            if self.scenario.workload.name != "lock" or _holding(self.scripts[name]):
+            if self.scenario.workload.name not in ("lock", "election") or _holding(self.scripts[name]):
                 break
             await asyncio.sleep(0.002)
         os.kill(process.pid, signal.SIGSTOP)
@@ -179,46 +179,3 @@ def _holding(path: Path) -> bool:
     with open(path, "rb") as script:
         script.seek(max(0, path.stat().st_size - 400))
         return b'"f": "guarded"' in script.read().rstrip(b"\n").rpartition(b"\n")[2]
-
-
-def bites(history: History, accidents: list[Accident], asked: tuple[Hardship, ...]) -> list[Bite]:
-    """What each hardship is proved by, in the history itself."""
-    lost = [c for c in history.calls if c.type is Type.INFO and c.error == "OutcomeUnknown"]
-    killed = {a.process for a in accidents if a.hardship is Hardship.KILL}
-    in_flight = {c.process.partition(".")[0] for c in history.calls if c.ended is None} & killed
-    pauses = [a for a in accidents if a.hardship is Hardship.PAUSE]
-    noticed = [a for a in pauses if _noticed(history, a)]
-    found = {
-        Hardship.PROCESSES: (_together(history), "processes at once"),
-        Hardship.KILL: (len(in_flight), f"kills of {len(killed)} with calls in flight"),
-        Hardship.PAUSE: (len(noticed), f"pauses of {len(pauses)} past a lease with work in hand"),
-        Hardship.REPLY_LOST: (len(lost), "requests or answers lost"),
-    }
-    return [Bite(hardship, *found[hardship]) for hardship in asked if hardship in found]
-
-
-def _noticed(history: History, accident: Accident) -> bool:
-    """Something of the stopped process was begun before the pause and ended after it, or was refused then."""
-    end = accident.at + accident.seconds
-    mine = (c for c in history.calls if c.process.partition(".")[0] == accident.process)
-    return any(
-        (c.began_at < accident.at and c.ended_at > end and c.f not in ("acquired", "take"))
-        or (end - 0.05 <= c.ended_at < end + 0.5 and c.error in ("Refused", "LeaseOver"))
-        or (
-            c.f == "acknowledge" and end - 0.05 <= c.ended_at < end + 0.5 and Settled.LATE in (c.answer or ())
-        )
-        for c in mine
-    )
-
-
-def _together(history: History) -> int:
-    """How many processes had a call open while another process had one."""
-    latest: tuple[float, str] = (0.0, "")
-    found: set[str] = set()
-    for call in history.calls:
-        process = call.process.partition(".")[0]
-        if process != latest[1] and call.began_at < latest[0]:
-            found |= {process, latest[1]}
-        if call.ended is not None and call.ended_at > latest[0]:
-            latest = (call.ended_at, process)
-    return len(found)

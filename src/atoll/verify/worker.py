@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from atoll.verify import leash
 from atoll.verify.faults import FaultDoor, Point, through
 from atoll.verify.history import History
 from atoll.verify.recorder import RecordingBroker, RecordingStore
-from atoll.verify.scenario import Worker, Workload
+from atoll.verify.scenario import Worker
+from atoll.verify.tray import Budget, tray
 from atoll.verify.workloads import WORKLOADS
 
+_PART = "ATOLL_VERIFY_PART"
 _LOSABLE = {"store": ("transact", "put_if", "delete_if"), "broker": ("put", "acknowledge")}
 
 
@@ -40,10 +43,18 @@ class Part:
     path: str
     loss: float = 0.0
     finishing: bool = False
+    guest: dict[str, Any] = field(default_factory=dict)
+    """What it is bound by on somebody else's server: a lease, a rate, a size."""
+
+    within: tuple[str, ...] = ()
 
     def command(self) -> list[str]:
         """How to start it."""
-        return [sys.executable, "-m", "atoll.verify.worker", json.dumps(asdict(self))]
+        return [*self.within, sys.executable, "-m", "atoll.verify.worker"]
+
+    def environment(self) -> dict[str, str]:
+        """What to start it with: a URL may hold a password, so it is not among the words."""
+        return {**leash.environment(), _PART: json.dumps(asdict(self))}
 
 
 async def play(part: Part, book: History, handle: Any) -> None:
@@ -56,16 +67,19 @@ async def play(part: Part, book: History, handle: Any) -> None:
             for action in ("reply_lost", "request_lost")
         ]
         handle = through(handle, FaultDoor(points, dice=random.Random(part.seed)))
+    budget = Budget(part.guest.get("rate", 0.0), part.guest.get("bytes_max", 0))
     async with handle:
         work = workload.finish if part.finishing and workload.finish else workload.work
-        await asyncio.gather(*(work(_client(part, book, handle, workload, n)) for n in range(part.clients)))
+        clients = [_client(part, book, handle, n, budget) for n in range(part.clients)]
+        await asyncio.gather(*(work(client) for client in clients))
 
 
-def _client(part: Part, book: History, handle: Any, workload: Workload, number: int) -> Worker:
+def _client(part: Part, book: History, handle: Any, number: int, budget: Budget) -> Worker:
     process = f"{part.process}.{number}"
-    recording = RecordingStore if workload.port == "store" else RecordingBroker
+    recording = RecordingStore if WORKLOADS[part.workload].port == "store" else RecordingBroker
     return Worker(
-        handle=recording(handle, book, process),
+        handle=tray(recording(handle, book, process), part.guest, budget),
+        budget=budget,
         book=book,
         process=process,
         prefix=part.prefix,
@@ -76,9 +90,9 @@ def _client(part: Part, book: History, handle: Any, workload: Workload, number: 
     )
 
 
-def main(argv: list[str]) -> int:
-    """A worker's own process: argv[1] is its part as JSON."""
-    part = Part(**json.loads(argv[1]))
+def main() -> int:
+    """A worker's own process: its part comes in the environment, as JSON."""
+    part = Part(**json.loads(os.environ.pop(_PART)))
     book = History(path=Path(part.path))
     handle = urls.store(part.url) if WORKLOADS[part.workload].port == "store" else urls.broker(part.url)
     asyncio.run(play(part, book, handle))
@@ -87,4 +101,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     leash.hold()
-    sys.exit(main(sys.argv))
+    sys.exit(main())

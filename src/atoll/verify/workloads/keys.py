@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from atoll import clock
 from atoll.errors import LeaseOver, NotApplied, OutcomeUnknown, WatchEnded
-from atoll.ports.store import Store, absent, delete, put, unchanged
+from atoll.ports.store import Bookmark, Store, absent, delete, put, unchanged
 from atoll.verify import revisions
 from atoll.verify.scenario import Claim, Hardship, Worker, Workload
 
@@ -130,24 +130,31 @@ async def observe(worker: Worker) -> None:
 
 
 async def listen(worker: Worker) -> None:
-    """Observe until our own last word is heard."""
+    """Observe until our own last word is heard; begin again where the watch was lost."""
     last = f"{worker.prefix}k/last-{worker.process}"
-    with suppress(WatchEnded):
-        async for item in worker.handle.observe(f"{worker.prefix}k/"):
-            if any(entry.key == last for entry in item.changed):
-                return
+    while True:
+        with suppress(WatchEnded, NotApplied, OutcomeUnknown):
+            async for item in worker.handle.observe(f"{worker.prefix}k/"):
+                if any(entry.key == last for entry in item.changed):
+                    return
+        await asyncio.sleep(0.05)
 
 
 async def follow(worker: Worker, below: str = "k/") -> None:
-    """Follow the changes from now on until our own last word is heard."""
+    """Follow the changes from now on until our own last word is heard; go on where the watch was lost."""
     store: Store = worker.handle
     if store.history is None:
         return
     last = f"{worker.prefix}k/last-{worker.process}"
-    with suppress(WatchEnded):
-        async for item in store.history.changes(worker.prefix + below, await store.history.now()):
-            if any(entry.key == last for entry in item.changed):
-                return
+    place: Bookmark | None = None
+    while True:
+        with suppress(WatchEnded, NotApplied, OutcomeUnknown):
+            place = place or await store.history.now()
+            async for item in store.history.changes(worker.prefix + below, place):
+                place = item.at
+                if any(entry.key == last for entry in item.changed):
+                    return
+        await asyncio.sleep(0.05)
 
 
 async def leases(worker: Worker) -> None:

@@ -1,0 +1,122 @@
+"""Accidents: what happened to whom and when, and whether anybody noticed.
+
+An insurer's file. A claim is paid only if somebody was in the car: a fault that hit no call proves nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from atoll.ports.broker import Settled
+from atoll.verify.history import Call, History, Type
+from atoll.verify.scenario import Bite, Hardship
+
+
+@dataclass(slots=True)
+class Accident:
+    """One thing that was done: to which process or server, when by the lease clock, for how long.
+
+    `proof`: what the fault itself counted, such as bytes dropped; 0 means it touched nothing.
+    """
+
+    hardship: Hardship
+    process: str
+    at: float
+    seconds: float = 0.0
+    proof: int = 1
+
+
+Fate = Callable[[random.Random, float], Awaitable[list[Accident]]]
+"""Makes one accident happen and answers when it is over; given the dice and the lease's seconds."""
+
+LATE_S = 3.0
+"""How long after a fault an error may still be its fault."""
+
+_OF_SERVERS: dict[Hardship, str] = {
+    Hardship.SERVER_KILL: "server kills of {n} with calls in flight",
+    Hardship.SERVER_PAUSE: "server stops of {n} with calls in flight",
+    Hardship.SERVER_RESTART: "server restarts of {n} with calls in flight",
+    Hardship.CUT: "cuts of {n} that broke connections",
+    Hardship.SILENCE: "partitions of {n} that dropped bytes",
+    Hardship.ONE_WAY: "one-way partitions of {n} that dropped bytes",
+    Hardship.SWALLOW: "times of {n} answers swallowed on their way",
+    Hardship.DELAY: "delays of {n} that held calls back",
+    Hardship.PEERS: "leaders of {n} cut off from their peers, another led",
+    Hardship.NAMESPACE: "partitions of {n} by dropped packets",
+    Hardship.CLOCK: "clock steps of {n} that the server saw",
+    Hardship.FAILOVER: "failovers of {n} with writes in flight",
+    Hardship.FULL_DISK: "full disks of {n} that refused writes",
+    Hardship.POWER_CUT: "power cuts of {n} that dropped bytes",
+}
+
+_SILENT = {Hardship.CLOCK}
+"""What no call need notice: the proof is what the server itself says."""
+
+
+def bites(history: History, accidents: list[Accident], asked: Iterable[Hardship]) -> list[Bite]:
+    """What each hardship is proved by, in the history itself."""
+    lost = [c for c in history.calls if c.type is Type.INFO and c.error == "OutcomeUnknown"]
+    killed = {a.process for a in accidents if a.hardship is Hardship.KILL}
+    in_flight = {c.process.partition(".")[0] for c in history.calls if c.ended is None} & killed
+    pauses = [a for a in accidents if a.hardship is Hardship.PAUSE]
+    noticed = [a for a in pauses if _noticed(history, a)]
+    found = {
+        Hardship.PROCESSES: (_together(history), "processes at once"),
+        Hardship.KILL: (len(in_flight), f"kills of {len(killed)} with calls in flight"),
+        Hardship.PAUSE: (len(noticed), f"pauses of {len(pauses)} past a lease with work in hand"),
+        Hardship.REPLY_LOST: (len(lost), "requests or answers lost"),
+    }
+    for hardship, words in _OF_SERVERS.items():
+        mine = [a for a in accidents if a.hardship is hardship]
+        felt = sum(bool(a.proof) and (hardship in _SILENT or _felt(history, a)) for a in mine)
+        found[hardship] = (felt, words.format(n=len(mine)))
+    return [Bite(hardship, *found[hardship]) for hardship in asked if hardship in found]
+
+
+def _felt(history: History, accident: Accident) -> bool:
+    """Some call was in flight when it happened and failed or waited, or failed soon after."""
+    end = accident.at + accident.seconds
+    slow_s = min(0.5, max(0.02, accident.seconds / 2))
+    for call in history.calls:
+        if call.began_at > end + LATE_S or call.ended_at < accident.at:
+            continue
+        if call.error or call.ended is None:
+            return True
+        if call.began_at <= end and call.ended_at - call.began_at >= slow_s:
+            return True
+    return False
+
+
+def _noticed(history: History, accident: Accident) -> bool:
+    """Something of the stopped process was begun before the pause and ended after it, or was refused then."""
+    end = accident.at + accident.seconds
+    mine = (c for c in history.calls if c.process.partition(".")[0] == accident.process)
+    return any(
+        (c.began_at < accident.at and c.ended_at > end and c.f not in ("acquired", "take"))
+        or (end - 0.05 <= c.ended_at < end + 0.5 and c.error in ("Refused", "LeaseOver"))
+        or _late(c, end)
+        for c in mine
+    )
+
+
+def _late(call: Call, end: float) -> bool:
+    return (
+        call.f == "acknowledge"
+        and end - 0.05 <= call.ended_at < end + 0.5
+        and Settled.LATE in (call.answer or ())
+    )
+
+
+def _together(history: History) -> int:
+    """How many processes had a call open while another process had one."""
+    latest: tuple[float, str] = (0.0, "")
+    found: set[str] = set()
+    for call in history.calls:
+        process = call.process.partition(".")[0]
+        if process != latest[1] and call.began_at < latest[0]:
+            found |= {process, latest[1]}
+        if call.ended is not None and call.ended_at > latest[0]:
+            latest = (call.ended_at, process)
+    return len(found)

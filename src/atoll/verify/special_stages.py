@@ -1,0 +1,236 @@
+"""Special stages: a disk that forgets, one that is too small, a clock that jumps; under unaware servers.
+
+Three stunt rooms of a film studio: one whose lights can be cut, one whose walls close in, one whose clock on
+the wall is moved between two takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from atoll import clock
+from atoll.verify.accidents import Accident, Fate
+from atoll.verify.power import mount
+from atoll.verify.power.mount import PowerDisk
+from atoll.verify.scenario import Hardship
+from atoll.verify.servers.process import family
+from atoll.verify.staging import Stage, Start, leading, staged
+
+SMALL_BYTES = 320 << 20
+FULL_S = 1.5
+STEPS_S = (3600, -3600, 90, -90)
+IN_GO = ("etcd", "nats", "consul")
+
+
+# -- power -------------------------------------------------------------------------------------------
+
+
+def no_forgetting_disk(start: Start) -> str:
+    """Why the power cannot be cut here."""
+    return mount.missing()
+
+
+@asynccontextmanager
+async def forgetting(start: Start, folder: Path) -> AsyncIterator[Stage]:
+    """All members on one disk that forgets what was not forced: a rack with one plug."""
+    async with PowerDisk(folder) as disk, staged(start, disk.path) as stage:
+        await disk.settle()
+        stage.facts["disk"] = disk
+        yield stage
+
+
+def cut_power(stage: Stage) -> Fate:
+    """kill -9 to every member at once, and what was not forced is gone."""
+
+    async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
+        disk: PowerDisk = stage.facts["disk"]
+        await asyncio.sleep(dice.uniform(0.2, 0.8))
+        accident = Accident(Hardship.POWER_CUT, "all", clock.lease_now())
+        for member in stage.cluster.members:
+            member.kill()
+        counts = await disk.cut(dice.randrange(1 << 30) if dice.random() < 0.5 else None)
+        accident.proof = counts.undone_bytes
+        for member in stage.cluster.members:
+            member.launch()
+        await asyncio.gather(*(member.serving() for member in stage.cluster.members))
+        await leading(stage)
+        accident.seconds = clock.lease_now() - accident.at
+        return [accident]
+
+    return fate
+
+
+# -- a full disk -------------------------------------------------------------------------------------
+
+
+def no_tmpfs(start: Start) -> str:
+    """Why no small disk can be had here."""
+    if sys.platform != "linux":
+        return f"a small disk needs Linux, this is {sys.platform}"
+    return "" if os.geteuid() == 0 else "mounting needs root (or: unshare -Urm)"
+
+
+@asynccontextmanager
+async def narrow(start: Start, folder: Path) -> AsyncIterator[Stage]:
+    """Members on a memory disk of SMALL_BYTES."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = os.fsencode(folder)
+    words = f"size={SMALL_BYTES},mode=755"
+    if libc.mount(b"atoll", place, b"tmpfs", mount.NOSUID_NODEV, words.encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(folder))
+    try:
+        async with staged(start, folder) as stage:
+            yield stage
+    finally:
+        libc.umount2(place, mount.DETACH)
+
+
+def fill_up(stage: Stage) -> Fate:
+    """No byte is left for a while; a server that ended of it is started again when there is room."""
+
+    async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
+        accident = Accident(Hardship.FULL_DISK, "the disk", clock.lease_now(), proof=0)
+        filler = stage.folder / "filler"
+        try:
+            accident.proof = await asyncio.to_thread(_fill, filler)
+            await asyncio.sleep(FULL_S)
+        finally:
+            await asyncio.to_thread(filler.unlink)
+        for member in stage.cluster.members:
+            if member.pid is None:
+                await member.start()
+        await leading(stage)
+        accident.seconds = clock.lease_now() - accident.at
+        await asyncio.sleep(dice.uniform(0.3, 0.6))
+        return [accident]
+
+    return fate
+
+
+def _fill(path: Path) -> int:
+    """Write until there is no room; answers whether that was reached."""
+    block = b"\0" * (1 << 20)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(2 * SMALL_BYTES // len(block)):
+            try:
+                if file.write(block) < len(block):
+                    file.write(block[:4096])
+            except OSError:
+                return 1
+    return 0
+
+
+# -- the clock ---------------------------------------------------------------------------------------
+
+
+def _library() -> Path | None:
+    for pattern in ("*/faketime/libfaketimeMT.so.1", "faketime/libfaketimeMT.so.1"):
+        for place in ("/usr/lib", "/usr/lib64", "/usr/local/lib"):
+            found = next(Path(place).glob(pattern), None)
+            if found is not None:
+                return found
+    return None
+
+
+def no_faketime(start: Start) -> str:
+    """Why its clock cannot be stepped here."""
+    if start.product in IN_GO:
+        return f"{start.product} is a Go program, which reads the clock past every library that could move it"
+    return "" if _library() else "no libfaketime: apt-get install faketime"
+
+
+@asynccontextmanager
+async def faketimed(start: Start, folder: Path) -> AsyncIterator[Stage]:
+    """Members whose wall clock is read from a file."""
+    library = _library()
+    async with staged(start, folder) as stage:
+        hand = folder / "clock"
+        _set(hand, 0)
+        hand.chmod(0o644)
+        for member in stage.cluster.members:
+            member.environment = {
+                **member.environment,
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(hand),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+            await member.restart()
+        stage.facts["hand"] = hand
+        await leading(stage)
+        yield stage
+
+
+def step_clock(stage: Stage) -> Fate:
+    """The wall clock of every member jumps and stays there for a while."""
+
+    async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
+        hand: Path = stage.facts["hand"]
+        seconds = dice.choice(STEPS_S)
+        accident = Accident(Hardship.CLOCK, "the clock", clock.lease_now())
+        before = await _server_ahead(stage)
+        _set(hand, seconds)
+        try:
+            await asyncio.sleep(ttl_s * 1.5)
+            after = await _server_ahead(stage)
+            accident.proof = int(abs(after - before - seconds) < 30)
+        finally:
+            _set(hand, 0)
+        accident.seconds = clock.lease_now() - accident.at
+        await asyncio.sleep(dice.uniform(0.2, 0.5))
+        return [accident]
+
+    return fate
+
+
+async def _server_ahead(stage: Stage) -> float:
+    """How far the server's wall clock is before ours; where it cannot be asked, what its file says."""
+    said = await asyncio.wait_for(_asked(stage), 5)
+    if said is not None:
+        return said - clock.wall_now()
+    hand: Path = stage.facts["hand"]
+    return _shown(hand) if _loaded(stage.cluster.members[0].pid) else 0.0
+
+
+def _set(hand: Path, seconds: int) -> None:
+    hand.write_text(f"{seconds:+d}\n")
+
+
+def _shown(hand: Path) -> float:
+    return float(hand.read_text())
+
+
+def _loaded(pid: int | None) -> bool:
+    """Whether the server really reads its clock through the library."""
+    maps = [Path(f"/proc/{one}/maps") for one in (family(pid) if pid else [])]
+    return any("libfaketime" in path.read_text() for path in maps if path.exists())
+
+
+async def _asked(stage: Stage) -> float | None:
+    address = stage.cluster.addresses[0]
+    port: Any = int(address.rpartition(":")[2])
+    match stage.start.product:
+        case "redis" | "valkey":
+            from atoll.verify.servers.redis import client_of
+
+            client = client_of(port)
+            try:
+                seconds, parts = await client.time()
+            finally:
+                await client.aclose()
+            return float(seconds) + float(parts) / 1e6
+        case "postgresql":
+            from atoll.verify.servers.postgresql import ask
+
+            ((now,),) = await ask(port, "SELECT extract(epoch FROM clock_timestamp())")
+            return float(now)
+    return None
