@@ -234,7 +234,7 @@ def text(report: Report, *, everything: bool = False) -> str:
     if report.trips_ms:
         middle, last = report.trips_ms[len(report.trips_ms) // 2], report.trips_ms[-1]
         lines.append(
-            f"  {'a read takes':<{wide}}   {middle:.2f} ms, the slowest of {len(report.trips_ms)} {last:.2f} ms"
+            f"  {'a read takes':<{wide}}   {middle:.2f} ms; the slowest of {len(report.trips_ms)}: {last:.2f}"
         )
     for weight, head in HEADS.items():
         found = [finding for finding in report.findings if finding.weight is weight]
@@ -242,7 +242,7 @@ def text(report: Report, *, everything: bool = False) -> str:
             continue
         lines += ["", head]
         if weight is Weight.FINE and not everything:
-            lines += _wrapped(", ".join(f"{finding.setting} {finding.value}" for finding in found), "  ")
+            lines += _wrapped("; ".join(f"{finding.setting}: {finding.value}" for finding in found), "  ")
             continue
         for finding in found:
             lines.append(f"  {finding.setting}: {finding.value}")
@@ -255,16 +255,10 @@ def verdict(findings: Sequence[Finding]) -> str:
     """One line at the end."""
     count = {weight: sum(finding.weight is weight for finding in findings) for weight in Weight}
     if count[Weight.BREAKS]:
-        return (
-            f"{_things(count[Weight.BREAKS])} break a promise, {_things(count[Weight.COSTS])} cost something."
-        )
+        return f"Promises broken: {count[Weight.BREAKS]}. Weaker than it could be: {count[Weight.COSTS]}."
     if count[Weight.COSTS]:
-        return f"Nothing breaks a promise; {_things(count[Weight.COSTS])} cost something."
-    return "Nothing breaks a promise, and nothing costs one."
-
-
-def _things(count: int) -> str:
-    return f"{count} setting" if count == 1 else f"{count} settings"
+        return f"No promise is broken. Weaker than it could be: {count[Weight.COSTS]}."
+    return "No promise is broken, and none is weaker than it could be."
 
 
 def _wrapped(sentence: str, indent: str) -> list[str]:

@@ -17,6 +17,7 @@ from atoll.blocks.moving import Holds, Say
 from atoll.cli import named
 from atoll.errors import ConfigurationError
 from atoll.ports.store import Store
+from atoll.up.manifest import absolute
 
 WORDS: dict[str, tuple[str, ...]] = {
     "copy": ("URL", "URL2"),
@@ -74,7 +75,9 @@ async def _run(options: argparse.Namespace) -> int:
             return await opened.enter_async_context(urls.store(named.asking(words)))
 
         async def made(words: str) -> Store:
-            return await opened.enter_async_context(urls.store(named.url(words)))
+            # The old store's note tells everybody where this is, wherever they stand.
+            url = absolute(named.url(words), Path.cwd())
+            return await opened.enter_async_context(urls.store(url))
 
         match options.action, *options.places:
             case "copy", source, target:
@@ -159,7 +162,7 @@ def _since(seconds: float | None) -> str:
 async def _backup(options: argparse.Namespace, store: Store, say: Say) -> int:
     path = Path(options.places[1])
     saved = await backup.backup(store, path, force=options.force, say=say)
-    text = f"{saved.entries:,} entries of {_place(store)} at epoch {saved.epoch} are in {path}, {saved.bytes:,} bytes"
+    text = f"{saved.entries:,} entries of {_place(store)} are in {path}, {saved.bytes:,} bytes"
     if not saved.one_moment:
         text += f"\n{_MEANWHILE}"
     _answer(options, {"file": str(path), "saved": asdict(saved)}, text)

@@ -170,12 +170,12 @@ def of_owner(path: str) -> Finding:
     status = os.stat(path)
     mode = status.st_mode & 0o777
     mine = not hasattr(os, "geteuid") or status.st_uid in (os.geteuid(), 0)
-    open_to_all = bool(mode & 0o006)
+    open_to_all = bool(mode & 0o002)
     return Finding(
         setting="owner and mode",
         value=f"uid {status.st_uid}, {mode:04o}",
         weight=Weight.FINE if mine and not open_to_all else Weight.NOTE,
-        cost="Whoever may write this file may take every lock in it; whoever may read it sees the values."
+        cost="Every user of this machine may write it, and so take every lock in it."
         if open_to_all
         else "Processes of other users need the file, its -wal and -shm, and the folder writable.",
         fix=f"chmod 660 {path}" if open_to_all else "",
