@@ -1,12 +1,12 @@
-# make demo | test | check | bench | engines | long | lock | clean
+# make demo | test | check | bench | engines | engines-extra | long | lock | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15"
+PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0"
 
-.PHONY: demo test check bench engines long lock clean
+.PHONY: demo test check bench engines engines-extra long lock clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml requirements/dev.lock scripts/venv.sh
@@ -35,6 +35,9 @@ bench: $(STAMP)
 
 engines:
 	@bash scripts/engines.sh
+
+engines-extra:
+	@bash scripts/engines_extra.sh .engines
 
 lock: $(STAMP)
 	@bash scripts/lock.sh

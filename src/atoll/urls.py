@@ -43,6 +43,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "etcds": {"store": "atoll.engines.etcd:EtcdStore"},
     "zookeeper": {"store": "atoll.engines.zookeeper:ZookeeperStore"},
     "nats": {"register": "atoll.engines.nats:NatsRegister"},
+    "consul": {"register": "atoll.engines.consul:ConsulRegister"},
     **{
         scheme: {"store": "atoll.engines.redis:RedisStore"}
         for scheme in "redis rediss redis+sentinel rediss+sentinel redis+cluster rediss+cluster".split()
@@ -72,7 +73,7 @@ _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
     scheme: "0.2"
     for scheme in (
-        "mysql consul amqp amqps kafka pulsar activemq "
+        "mysql amqp amqps kafka pulsar activemq "
         "memcached mongodb raft"
     ).split()
 }
