@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
-from atoll.engines.parts.call import answered, left_s
+from atoll import clock
+from atoll.engines.parts.call import left_s
 from atoll.engines.postgresql import joined, joined_sql
 from atoll.engines.postgresql.joined_sql import Script
 from atoll.engines.postgresql.schema import PostgresSchema
@@ -203,11 +204,10 @@ class PostgresDatabase:
     async def _play(self, script: Script[T], what: str) -> T:
         """A script in a transaction of its own, by the deadline in force."""
 
-        async def send(left: float) -> T:
+        left = left_s(what, self.options.ceiling_s)
+        with clock.deadline(left):
             async with self._pool.begin(min(left, self.options.wait_s)) as tx:
                 return await self._pool.play(tx, script)
-
-        return await answered(what, self._where, self.options.ceiling_s, send)
 
 
 def _joined_of(pool: Source) -> Joined:

@@ -7,7 +7,6 @@ A SQLAlchemy session is the business of `engines/sqlalchemy`, which plays the sa
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from atoll import clock
 from atoll.engines.postgresql import joined_sql
+from atoll.engines.postgresql.cut import cut_after
 from atoll.engines.postgresql.joined_sql import Rows, Script
 from atoll.engines.postgresql.sqlstate import explained
-from atoll.errors import ConfigurationError, Conflict, NotSent
+from atoll.errors import ConfigurationError, NotSent
 from atoll.ports.broker import Message
 from atoll.ports.joined import Joined, register
 from atoll.ports.store import Token
@@ -34,6 +34,8 @@ SayAwaiting = Callable[[str, tuple[Any, ...]], Awaitable[Rows]]
 
 CEILING_S = 30.0
 """How long a verb waits for a rival's transaction; the server's own lock_timeout may be shorter."""
+GRACE_S = 0.25
+"""How long after the deadline the server's own word is waited for, before the connection is cut off."""
 WHERE = "PostgreSQL"
 
 
@@ -91,26 +93,18 @@ def played(script: Script[T], say: Say) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
-async def played_awaiting(script: Script[T], say: SayAwaiting) -> T:
+async def played_awaiting(script: Script[T], say: SayAwaiting, connection: object, where: str) -> T:
     """The same, awaited, and no longer than the deadline in force or the ceiling."""
     left = clock.remaining_s(CEILING_S)
     if left <= 0:
         raise NotSent("the deadline passed before this statement was sent. Roll back; nothing happened.")
-    limit = asyncio.timeout(left + 0.25)  # the server's own word, if it has one, is worth waiting for
-    try:
-        async with limit:
+    with cut_after(connection, left + GRACE_S, where):
+        try:
             statement = next(script)
             while True:
                 statement = script.send(await say(*statement))
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise Conflict(
-            f"{WHERE} has not answered for {left:.3g} s: another transaction has the row, or the server "
-            "stands still. Nothing of this transaction is committed. Roll it back and retry the whole."
-        ) from error
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def spoken(sql: str, parameters: Sequence[Any]) -> tuple[str, dict[str, Any] | None]:
@@ -129,8 +123,13 @@ def _rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
     return cursor.description is not None
 
 
-async def on_psycopg(connection: psycopg.Connection[Any], script: Script[T], where: str = WHERE) -> T:
+async def on_psycopg(connection: psycopg.Connection[Any], script: Script[T]) -> T:
     """In the caller's thread, on a connection that blocks."""
+    return spoken_by_psycopg(connection, script, WHERE)
+
+
+def spoken_by_psycopg(connection: psycopg.Connection[Any], script: Script[T], where: str) -> T:
+    """The same for a caller that blocks too."""
     import psycopg
     from psycopg.rows import tuple_row
 
@@ -164,7 +163,7 @@ async def on_psycopg_async(
             return await cursor.fetchall() if _rows(cursor) else []
 
     try:
-        return await played_awaiting(script, say)
+        return await played_awaiting(script, say, connection, where)
     except psycopg.Error as error:
         if (told := explained(error, where)) is None:
             raise
@@ -182,9 +181,6 @@ async def on_asyncpg(connection: Any, script: Script[T], where: str = WHERE) -> 
     """On asyncpg's Connection, or what its pool hands out."""
     import asyncpg
 
-    if not connection.is_in_transaction():
-        raise outside("asyncpg connection", "`async with connection.transaction():`")
-
     async def say(sql: str, parameters: tuple[Any, ...]) -> Rows:
         # "": the unnamed statement. A named one may meet another client's namesake behind a pooler.
         statement = await connection.prepare(sql, name="")
@@ -192,7 +188,9 @@ async def on_asyncpg(connection: Any, script: Script[T], where: str = WHERE) -> 
         return rows
 
     try:
-        return await played_awaiting(script, say)
+        if not connection.is_in_transaction():
+            raise outside("asyncpg connection", "`async with connection.transaction():`")
+        return await played_awaiting(script, say, connection, where)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         if (told := explained(error, where)) is None:
             raise

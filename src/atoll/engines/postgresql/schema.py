@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atoll.engines.parts.call import answered
+from atoll import clock
+from atoll.engines.parts.call import left_s
 from atoll.engines.postgresql import ddl, joined_sql
 from atoll.engines.postgresql.joined_sql import Script
 from atoll.errors import FormatRefused
@@ -34,13 +35,11 @@ class PostgresSchema:
 
     async def make(self) -> Sequence[str]:
         """Make what is missing, in one transaction; answers the names of the tables that were made."""
-        await self._pool.open(self._wait_s)
-
-        async def send(left: float) -> list[str]:
-            async with self._pool.begin(min(left, self._wait_s)) as tx:
+        left = left_s("CREATE TABLE", self._wait_s)
+        with clock.deadline(left):
+            await self._pool.open(left)
+            async with self._pool.begin(left) as tx:
                 return await self._pool.play(tx, make(self._where))
-
-        return await answered("CREATE TABLE", self._where, self._wait_s, send)
 
 
 def make(where: str) -> Script[list[str]]:

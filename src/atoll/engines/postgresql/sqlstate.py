@@ -38,7 +38,9 @@ def lost(error: BaseException) -> bool:
         return state.startswith(LOST)
     if isinstance(error, OSError | EOFError) or type(error).__name__ == "OperationalError":
         return True
-    return type(error).__name__ == "InterfaceError" and "connection is closed" in str(error)
+    return type(error).__name__ == "InterfaceError" and any(
+        word in str(error) for word in ("connection is closed", "released back to the pool")
+    )
 
 
 def explained(error: BaseException, where: str) -> AtollError | None:

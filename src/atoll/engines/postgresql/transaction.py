@@ -7,18 +7,21 @@ or roll back, give it back; and each leak has a sentence of its own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from atoll import clock
 from atoll.engines.postgresql import joined
+from atoll.engines.postgresql.cut import cut_after
+from atoll.engines.postgresql.ending import ROLLBACK_S, ending, failed
 from atoll.engines.postgresql.joined import kinds
 from atoll.engines.postgresql.joined_sql import Script
-from atoll.engines.postgresql.sqlstate import lost, uncommitted, unconnected
-from atoll.errors import ConfigurationError, Conflict, NotSent, OutcomeUnknown, Overloaded
+from atoll.engines.postgresql.sqlstate import lost, unconnected
+from atoll.errors import ConfigurationError, NotSent, Overloaded
+
+if TYPE_CHECKING:
+    import psycopg
 
 T = TypeVar("T")
 READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -63,25 +66,36 @@ class PsycopgAsyncSource:
 
     @asynccontextmanager
     async def begin(self, wait_s: float, *, reading: bool = False) -> AsyncIterator[Any]:
-        import psycopg
-
         with reaching(self._where):
-            connection = await self._pool.getconn(timeout=wait_s)
+            async with asyncio.timeout(wait_s + joined.GRACE_S):  # it may ask the server
+                connection = await self._pool.getconn(timeout=wait_s)
         try:
-            transaction = connection.transaction(force_rollback=reading)
-            try:
-                await transaction.__aenter__()
-                if reading:
-                    await connection.execute(READING)
-            except psycopg.Error as error:
-                raise unconnected(error, self._where) from error
-            async with ending(transaction, self._where, lambda: _intact(connection, self._where)):
+            async with on_connection(connection, self._where, wait_s, reading=reading):
                 yield connection
         finally:
             await self._pool.putconn(connection)
 
     async def play(self, tx: Any, script: Script[T]) -> T:
         return await joined.on_psycopg_async(tx, script, self._where)
+
+
+@asynccontextmanager
+async def on_connection(
+    connection: psycopg.AsyncConnection[Any], where: str, wait_s: float, *, reading: bool
+) -> AsyncIterator[None]:
+    """A transaction of psycopg on this connection, BEGIN answered within `wait_s`."""
+    transaction = connection.transaction(force_rollback=reading)
+
+    async def intact() -> None:
+        if not reading:
+            expect_intact(connection, where)
+
+    with reaching(where), cut_after(connection, wait_s, where):
+        await transaction.__aenter__()
+        if reading:
+            await connection.execute(READING)
+    async with ending(transaction, connection, where, intact):
+        yield
 
 
 class PsycopgSource:
@@ -100,25 +114,28 @@ class PsycopgSource:
 
     @asynccontextmanager
     async def begin(self, wait_s: float, *, reading: bool = False) -> AsyncIterator[Any]:
-        import psycopg
-
         with reaching(self._where):
             connection = await asyncio.to_thread(self._pool.getconn, timeout=wait_s)
         try:
             transaction = _InThread(connection.transaction(force_rollback=reading))
-            try:
+
+            async def intact() -> None:
+                if not reading:
+                    expect_intact(connection, self._where)
+
+            with reaching(self._where), cut_after(connection, wait_s, self._where):
                 await transaction.__aenter__()
                 if reading:
-                    connection.execute(READING)
-            except psycopg.Error as error:
-                raise unconnected(error, self._where) from error
-            async with ending(transaction, self._where, lambda: _intact(connection, self._where)):
+                    await asyncio.to_thread(connection.execute, READING)
+            async with ending(transaction, connection, self._where, intact):
                 yield connection
         finally:
             self._pool.putconn(connection)
 
     async def play(self, tx: Any, script: Script[T]) -> T:
-        return await joined.on_psycopg(tx, script, self._where)
+        left = max(0.0, clock.remaining_s(joined.CEILING_S))
+        with cut_after(tx, left + joined.GRACE_S, self._where):
+            return await asyncio.to_thread(joined.spoken_by_psycopg, tx, script, self._where)
 
 
 class AsyncpgSource:
@@ -144,17 +161,17 @@ class AsyncpgSource:
         try:
             words = {"isolation": "repeatable_read", "readonly": True} if reading else {}
             transaction = _Asyncpg(connection.transaction(**words), rollback=reading)
-            with reaching(self._where):
+            with reaching(self._where), cut_after(connection, wait_s, self._where):
                 await transaction.__aenter__()
 
             async def intact() -> None:
                 if not reading:
                     await connection.execute("SELECT 1")  # a failed transaction answers COMMIT by ROLLBACK
 
-            async with ending(transaction, self._where, intact):
+            async with ending(transaction, connection, self._where, intact):
                 yield connection
         finally:
-            await self._pool.release(connection)
+            await self._pool.release(connection, timeout=ROLLBACK_S)
 
     async def play(self, tx: Any, script: Script[T]) -> T:
         return await joined.on_asyncpg(tx, script, self._where)
@@ -190,67 +207,12 @@ class _Asyncpg:
         return False
 
 
-async def _intact(connection: Any, where: str) -> None:
+def expect_intact(connection: Any, where: str) -> None:
     """Refuse to commit what has failed: the server would answer COMMIT by a silent ROLLBACK."""
     from psycopg.pq import TransactionStatus
 
     if connection.info.transaction_status == TransactionStatus.INERROR:
         raise failed(where)
-
-
-def failed(where: str) -> Conflict:
-    """The sentence for a body that swallowed an error of a statement."""
-    return Conflict(
-        f"{where}: a statement of this transaction failed and the body went on, so PostgreSQL has given the "
-        "transaction up. Nothing of it was written. Let the error out of the body, or use a savepoint."
-    )
-
-
-@asynccontextmanager
-async def ending(transaction: Any, where: str, intact: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """COMMIT after the body, ROLLBACK after an error in it; either goes to its end, also when cancelled."""
-    try:
-        yield
-        try:
-            await intact()
-        except Exception as error:
-            if lost(error):
-                raise
-            raise (error if isinstance(error, Conflict) else failed(where)) from error
-    except BaseException:
-        with contextlib.suppress(Exception):  # the connection is gone: so is the transaction
-            await _to_its_end(transaction.__aexit__(*sys.exc_info()), where)
-        raise
-    try:
-        await _to_its_end(transaction.__aexit__(None, None, None), where)
-    except OutcomeUnknown:
-        raise
-    except Exception as error:
-        if (told := uncommitted(error, where)) is None:
-            raise
-        raise told from error
-
-
-async def _to_its_end(work: Awaitable[Any], where: str) -> None:
-    """Await the end of a transaction also when cancelled meanwhile, at most the ceiling."""
-    task = asyncio.ensure_future(work)
-    until = clock.loop_now() + joined.CEILING_S
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done() and clock.loop_now() < until:
-        try:
-            await asyncio.wait([task], timeout=until - clock.loop_now())
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.done():
-        task.cancel()
-        raise OutcomeUnknown(
-            f"{where} has not answered COMMIT for {joined.CEILING_S:g} s: the transaction may have been "
-            "committed. Read what it should have written before you do it again."
-        )
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    task.result()
 
 
 class reaching:

@@ -76,7 +76,7 @@ async def _bounded(ask: Callable[[], Any]) -> Any:
     left = clock.remaining_s(CEILING_S)
     if left <= 0:
         raise NotSent("the deadline passed before this statement was sent. Roll back; nothing happened.")
-    limit = asyncio.timeout(left + 0.25)  # the server's own word, if it has one, is worth waiting for
+    limit = asyncio.timeout(left + 1)  # the server's own word, if it has one, is worth waiting for
     try:
         async with limit:
             return await ask()

@@ -13,10 +13,13 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from atoll import clock
 from atoll.engines.postgresql import joined_sql, schema, sqlstate
-from atoll.engines.postgresql.joined import Say, bounded, outside, played, spoken
+from atoll.engines.postgresql.cut import cut_after
+from atoll.engines.postgresql.ending import failed
+from atoll.engines.postgresql.joined import CEILING_S, GRACE_S, WHERE, Say, bounded, outside, played, spoken
 from atoll.engines.postgresql.joined_sql import Rows, Script
-from atoll.engines.postgresql.transaction import READING, failed
+from atoll.engines.postgresql.transaction import READING, expect_intact
 from atoll.engines.sqlalchemy.dialect import Dialect, Verb
 from atoll.errors import AtollError
 
@@ -62,25 +65,28 @@ class PostgresDialect:
             raise outside("SQLAlchemy connection in AUTOCOMMIT", "a transaction, not AUTOCOMMIT,")
 
     def do(self, connection: Connection, verb: Verb, *arguments: Any) -> Any:
-        return played(_VERBS[verb](*arguments), saying(connection))
+        script = _VERBS[verb](*arguments)
+        if not connection.dialect.is_async:
+            return played(script, saying(connection))
+        left = max(0.0, clock.remaining_s(CEILING_S))
+        with cut_after(connection.connection.driver_connection, left + GRACE_S, WHERE):
+            return played(script, saying(connection))
 
     def begin_reading(self, connection: Connection) -> None:
         connection.exec_driver_sql(READING)
 
     def expect_intact(self, connection: Connection) -> None:
-        info = getattr(connection.connection.driver_connection, "info", None)
-        if info is not None:
-            from psycopg.pq import TransactionStatus
-
-            if info.transaction_status == TransactionStatus.INERROR:
-                raise failed(connection.engine.url.render_as_string())
+        driver: Any = connection.connection.driver_connection
+        where = connection.engine.url.render_as_string()
+        if connection.dialect.driver != "asyncpg":
+            expect_intact(driver, where)
             return
         try:  # asyncpg does not say whether a transaction has failed
             connection.exec_driver_sql("SELECT 1")
         except DBAPIError as error:
             if sqlstate.code(error.orig or error) != "25P02":
                 raise
-            raise failed(connection.engine.url.render_as_string()) from error
+            raise failed(where) from error
 
     def explained(self, error: DBAPIError, where: str) -> AtollError | None:
         return sqlstate.explained(_heard(error), where)
