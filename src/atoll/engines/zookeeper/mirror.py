@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
-from kazoo.protocol.serialization import GetChildren, GetData
+from kazoo.protocol.serialization import GetData
 
 from atoll import clock
 from atoll.engines.zookeeper import bridge, names, wire
 from atoll.engines.zookeeper.opened import Opened, entry_of
 from atoll.engines.zookeeper.wire import Node, Stat
-from atoll.errors import EpochChanged, NotSent, OutcomeUnknown, Overloaded, WatchLost
+from atoll.errors import AtollError, EpochChanged, NotSent, OutcomeUnknown, Overloaded, WatchLost
 from atoll.ports.register import Entry, Observation
 
 _BATCH = 500
@@ -40,8 +40,7 @@ class Mirror:
         self._dirty_rooms: set[str] = set()
         self._dirty_nodes: set[str] = set()
         self._session = -1
-        self.closed = False
-        self.reset = True
+        self._closed = False
         self.start_over()
 
     @property
@@ -69,48 +68,53 @@ class Mirror:
     async def visit(self, due: float, *, newest: bool) -> int:
         """Visit whatever has its flag up until none has; answers the revision of what is known then."""
         opened = self._opened
+        await opened.link.up("watching", due)
         if newest or self._session != opened.link.session:
             self.start_over()
             self._session = opened.link.session
-            reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
+            await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
         while True:
-            while self._dirty_rooms or self._dirty_nodes:
-                rooms = [self._dirty_rooms.pop() for _ in range(min(_BATCH, len(self._dirty_rooms)))]
-                nodes = [self._dirty_nodes.pop() for _ in range(min(_BATCH, len(self._dirty_nodes)))]
-                try:
-                    await self._batch(rooms, nodes, due)
-                except BaseException:
-                    self._dirty_rooms.update(rooms)
-                    self._dirty_nodes.update(nodes)
-                    raise
-            reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=False)
+            rooms = [self._dirty_rooms.pop() for _ in range(min(_BATCH, len(self._dirty_rooms)))]
+            nodes = [self._dirty_nodes.pop() for _ in range(min(_BATCH, len(self._dirty_nodes)))]
+            try:
+                at = await self._batch(rooms, nodes, due)
+            except BaseException:
+                self._dirty_rooms.update(rooms)
+                self._dirty_nodes.update(nodes)
+                raise
             if not self._dirty_rooms and not self._dirty_nodes:
-                return reply.zxid
+                return at
 
-    async def _batch(self, rooms: Sequence[str], nodes: Sequence[str], due: float) -> None:
-        client = self._opened.link.client
-        await self._opened.link.up("watching", due)
-        requests: list[Any] = [GetChildren(path, partial(self._fired, True, path)) for path in rooms]
-        requests += [GetData(path, partial(self._fired, False, path)) for path in nodes]
-        futures = [bridge.post(client, request) for request in requests]
+    async def _batch(self, rooms: Sequence[str], nodes: Sequence[str], due: float) -> int:
+        """Visit these; answers the revision that the last answer was as of."""
+        opened = self._opened
+        asked: list[Any] = [opened.hub.listed(path, self._flag_room) for path in rooms]
+        asked += [
+            bridge.post(opened.link.client, GetData(path, partial(self._fired, path))) for path in nodes
+        ]
+        last = opened.read("watching", [wire.get(opened.tree.meta)], due, newest=False)
         try:
             async with asyncio.timeout_at(due) as limit:
-                answers: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
+                answers: list[Any] = await asyncio.gather(*asked, last, return_exceptions=True)
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise OutcomeUnknown(f"{self._opened.url} did not answer a watch in time.") from None
-        for answer in answers:
+            raise OutcomeUnknown(f"{opened.url} did not answer a watch in time.") from None
+        reply = answers.pop()
+        for answer in (*answers, reply):
+            if isinstance(answer, AtollError):
+                raise answer
             if isinstance(answer, BaseException) and not isinstance(answer, NoNodeError):
-                raise NotSent(f"{self._opened.url} did not answer a watch: {answer!r}") from answer
+                raise NotSent(f"{opened.url} did not answer a watch: {answer!r}") from answer
         for path, answer in zip(rooms, answers, strict=False):
-            self._enter_room(path, None if isinstance(answer, NoNodeError) else answer)
+            self._enter_room(path, answer)
         for path, answer in zip(nodes, answers[len(rooms) :], strict=True):
             if isinstance(answer, NoNodeError):
                 self._nodes.pop(path, None)
             elif (key := self._key(path)) is not None:
                 data, stat = answer
                 self._nodes[path] = entry_of(key, Node(data, Stat._make(stat)), path)[0]
+        return int(reply.zxid)
 
     def _enter_room(self, path: str, listed: list[str] | None) -> None:
         """What stands in a directory now; one that is not there is awaited by the one above it."""
@@ -156,21 +160,27 @@ class Mirror:
         rooms = self._rooms.get(room)
         return None if rooms is None else names.joined(rooms, names.child(name)[1])
 
-    def _fired(self, is_room: bool, path: str, event: Any) -> None:
-        """Called in kazoo's thread: a flag is up, or all are down because the connection is gone."""
-        if self.closed:
+    def close(self) -> None:
+        """Nobody is told any more."""
+        self._closed = True
+        self._opened.hub.leave(self._flag_room)
+
+    def _fired(self, path: str, event: Any) -> None:
+        """Called in kazoo's thread: a node's flag is up, or all are because the connection is gone."""
+        if self._closed or self._loop.is_closed():
             return
         try:
-            self._loop.call_soon_threadsafe(self._raise_flag, is_room, path, event.type == "NONE")
-        except RuntimeError:  # the loop is closed
-            self.closed = True
+            self._loop.call_soon_threadsafe(self._flag_node, path)
+        except RuntimeError:
+            self._closed = True
 
-    def _raise_flag(self, is_room: bool, path: str, lost: bool) -> None:
-        if lost:
-            self._session = -1
-        if is_room and path in self._rooms:
+    def _flag_room(self, path: str) -> None:
+        if path in self._rooms:
             self._dirty_rooms.add(path)
-        elif not is_room and path in self._nodes:
+        self._woken.set()
+
+    def _flag_node(self, path: str) -> None:
+        if path in self._nodes:
             self._dirty_nodes.add(path)
         self._woken.set()
 
@@ -217,4 +227,4 @@ async def observe(opened: Opened, prefix: str, life: Any) -> AsyncIterator[Obser
                 if clock.loop_now() - heard > options.liveness_s:
                     break
     finally:
-        mirror.closed = True
+        mirror.close()

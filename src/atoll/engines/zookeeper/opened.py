@@ -15,6 +15,7 @@ from functools import partial
 
 from atoll import clock
 from atoll.engines.zookeeper import names, wire
+from atoll.engines.zookeeper.hub import Hub
 from atoll.engines.zookeeper.limits import Reads
 from atoll.engines.zookeeper.link import Link, forbidden
 from atoll.engines.zookeeper.names import Tree
@@ -98,6 +99,10 @@ class Opened:
     slips: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
     rooms: set[str] = field(default_factory=set)
     remembered: int = 0
+    hub: Hub = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.link)
 
     @property
     def url(self) -> str:
@@ -202,6 +207,14 @@ class Opened:
         lines = [wire.create(tree.meta, meta.packed(), acl), *(wire.create(n, b"", acl) for n in nodes)]
         reply = await self.link.ask(what, lambda: wire.write(lines), due, repeat=True)
         self._check_allowed(what, reply)
+
+
+def seen_of(key: str, node: object, path: str, life: object = None) -> Seen:
+    """A key from its node and the node of its bucket of lives."""
+    if not isinstance(node, Node):
+        return Seen(None)
+    entry, header = entry_of(key, node, path)
+    return Seen(entry, node.stat.version, header, life.stat.version if isinstance(life, Node) else -1)
 
 
 def entry_of(key: str, node: Node, path: str) -> tuple[Entry, int]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from atoll import clock
 from atoll.engines.zookeeper import names, wire
-from atoll.engines.zookeeper.opened import Opened, entry_of
+from atoll.engines.zookeeper.opened import Opened, seen_of
 from atoll.engines.zookeeper.wire import Failed, Line, Node, Stat
 from atoll.errors import Overloaded
 from atoll.ports import refusal
 from atoll.ports.register import Entry, Got
 from atoll.ports.store import Ranged
 
+_FEW = 64
 CHUNK_BYTES = 400_000
 CHUNK_NODES = 2000
 CHUNK_ANSWER_BYTES = 8_000_000
@@ -27,9 +28,12 @@ CHUNK_ANSWER_BYTES = 8_000_000
 async def got(opened: Opened, key: str, due: float) -> Got:
     """One key, newest."""
     path = opened.tree.path(key)
-    reply = await opened.read(f"reading {key!r}", [wire.get(path)], due, newest=True)
-    node = reply.results[0]
-    return Got(entry_of(key, node, path)[0] if isinstance(node, Node) else None, reply.zxid)
+    lines = [wire.get(path), wire.get(opened.tree.life(key))]
+    reply = await opened.read(f"reading {key!r}", lines, due, newest=True)
+    node, life = reply.results
+    seen = seen_of(key, node, path, life)
+    opened.slip(key, seen)
+    return Got(seen.entry, reply.zxid)
 
 
 @dataclass(slots=True)
@@ -124,6 +128,8 @@ async def _fetch(
 ) -> list[Entry] | None:
     """The entries; None where something moved between the first read and the last."""
     entries: list[Entry] = []
+    few = len(wanted) <= _FEW
+    lives = [wire.get(opened.tree.life(key)) for key in wanted] if few else []
     rooms = [wire.get(path) for path in walk.marks]
     counters: set[int] = set()
     at, room_for = 0, CHUNK_NODES
@@ -132,18 +138,23 @@ async def _fetch(
         last = at + len(chunk) >= len(wanted)
         if last and len(walk.zxids) == 1 and not chunk:
             return entries  # one read saw it all
-        lines = [wire.get(opened.tree.counter), *chunk, *(rooms if last else ())]
+        lines = [wire.get(opened.tree.counter), *chunk, *((*rooms, *lives) if last else ())]
         reply = await opened.read(what, lines, due, newest=False)
         walk.zxids.add(reply.zxid)
         counters.add(reply.results[0].stat.mzxid)
         nodes = reply.results[1 : 1 + len(chunk)]
         if any(isinstance(node, Failed) for node in nodes):
             return None
-        for key, node in zip(wanted[at:], nodes, strict=False):
-            entries.append(entry_of(key, node, walk.found[key])[0])
+        after = reply.results[1 + len(chunk) :]
+        versions = after[len(rooms) :] if few else [None] * len(nodes)
+        for key, node, life in zip(wanted[at:], nodes, versions, strict=False):
+            seen = seen_of(key, node, walk.found[key], life)
+            entries.append(seen.entry)  # type: ignore[arg-type]  # it is there: it did not fail
+            if few:  # likely to be written next, as a lock's line is
+                opened.slip(key, seen)
         at += len(chunk)
         if last:
-            marks = dict(zip(walk.marks, map(_mark, reply.results[1 + len(chunk) :]), strict=True))
+            marks = dict(zip(walk.marks, map(_mark, after), strict=False))
             still = marks == walk.marks and (len(counters) == 1)
             return entries if still or len(walk.zxids) == 1 else None
         answered = sum(len(node.data) + 100 for node in nodes)

@@ -11,7 +11,7 @@ import asyncio
 from atoll import clock
 from atoll.engines.zookeeper import wire, writing
 from atoll.engines.zookeeper.link import Link
-from atoll.engines.zookeeper.opened import Opened, Seen, entry_of
+from atoll.engines.zookeeper.opened import Opened, Seen, seen_of
 from atoll.engines.zookeeper.wire import Failed, Line, Node
 from atoll.engines.zookeeper.writing import Asked, Known, Plan
 from atoll.errors import Overloaded
@@ -88,16 +88,12 @@ async def look(
     rest = reply.results[1 + len(keys) : 1 + len(keys) + len(lives) + len(rooms)]
     last = reply.results[-1]
     before = last.stat.czxid if asked.request_id is not None and isinstance(last, Node) else 0
-    versions = {life: node.stat.version for life, node in zip(lives, rest, strict=False)}
+    versions = dict(zip(lives, rest, strict=False))
     for room, node in zip(rooms, rest[len(lives) :], strict=True):
         opened.knows_rooms([room]) if isinstance(node, Node) else opened.rooms.discard(room)
     seen: dict[str, Seen] = {}
     for key, node in zip(keys, nodes, strict=True):
-        if isinstance(node, Node):
-            entry, header = entry_of(key, node, tree.path(key))
-            seen[key] = Seen(entry, node.stat.version, header, versions[tree.life(key)])
-        else:
-            seen[key] = Seen(None)
+        seen[key] = seen_of(key, node, tree.path(key), versions[tree.life(key)])
         opened.slip(key, seen[key])
     return Known(meta, seen, reply.zxid, newest or fresh, before)
 

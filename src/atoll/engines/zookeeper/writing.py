@@ -104,6 +104,7 @@ def planned(opened: Opened, asked: Asked, known: Known) -> Plan:
     """What to send so that it happens exactly if everything is still as known."""
     plan, tree, acl = Plan(), opened.tree, opened.link.ensemble.acl
     written = {op.key: op for op in asked.then}
+    compared = {c.key for c in asked.compare} | ({asked.guard.owner_key} if asked.guard is not None else set())
     plan.add(wire.check(tree.meta, known.meta.version))
     lives: dict[str, int] = {}
     for key, seen in known.seen.items():
@@ -120,7 +121,7 @@ def planned(opened: Opened, asked: Asked, known: Known) -> Plan:
     for key, seen in known.seen.items():
         path, operation = tree.path(key), written.get(key)
         if isinstance(operation, Put):
-            _put(plan, opened, operation, seen)
+            _put(plan, opened, operation, seen, compared=key in compared)
         elif operation is not None and seen.entry is not None:
             plan.add(wire.delete(path, seen.version))
         elif seen.entry is not None:
@@ -141,11 +142,12 @@ def planned(opened: Opened, asked: Asked, known: Known) -> Plan:
     return plan
 
 
-def _put(plan: Plan, opened: Opened, operation: Put, seen: Seen) -> None:
+def _put(plan: Plan, opened: Opened, operation: Put, seen: Seen, *, compared: bool) -> None:
     tree, acl, before = opened.tree, opened.link.ensemble.acl, seen.entry
     path, flags = tree.path(operation.key), wire.EPHEMERAL if operation.lease is not None else 0
     if before is not None and before.lease == operation.lease:
-        line = wire.set_data(path, packed_for(operation, seen), seen.version)
+        # Uncompared, it may be any version of this life of the node; the bucket's check sees to the life.
+        line = wire.set_data(path, packed_for(operation, seen), seen.version if compared else -1)
         plan.sets[operation.key] = plan.add(line)
         return
     if before is not None:  # a node keeps its session for life: another lease is another node
@@ -183,7 +185,8 @@ def applied(opened: Opened, asked: Asked, known: Known, plan: Plan, results: Seq
         life_line = plan.lives.get(opened.tree.life(key))
         life = results[life_line].version if life_line is not None else seen.life  # type: ignore[attr-defined]
         if key in plan.sets:
-            opened.slip(key, Seen(entry, seen.version + 1, seen.header, life))
+            version = results[plan.sets[key]].version  # type: ignore[attr-defined]
+            opened.slip(key, Seen(entry, version, seen.header, life))
         else:
             opened.slip(key, Seen(entry, 0, created if before is not None else 0, life))
     return Applied(revision, tuple(answers))
