@@ -116,8 +116,7 @@ class Watchman:
                         self._from = None
                         self._asked.clear()
                         road = await self._ledger.roads.get()
-                        async with asyncio.timeout(self._ledger.options.connect_s + BLOCK_S):
-                            connection = await road.connect()
+                        connection = await road.connect(self._ledger.options.connect_s)
                         self._wake()
                         await self._asked.wait()
                     async with asyncio.timeout(2 * BLOCK_S + 1):

@@ -16,7 +16,7 @@ from atoll.engines.redis.options import RedisOptions
 from atoll.engines.redis.place import Kind, Place
 from atoll.engines.redis.road import Road
 from atoll.engines.redis.scripts import Head
-from atoll.errors import EpochUncertain, FormatRefused
+from atoll.errors import ConfigurationError, EpochUncertain, FormatRefused
 from atoll.ports import refusal
 
 _REPEATABLE = {"get", "range", "look", "state", "remaining"}
@@ -41,7 +41,29 @@ class Ledger:
         self.last: Head | None = None
 
     async def _road(self) -> Road:
-        return Road(self.place, self.url, self.options)
+        road = Road(self.place, self.url, self.options)
+        try:
+            await self._check_rights(road)
+        except BaseException:
+            await road.close()
+            raise
+        return road
+
+    async def _check_rights(self, road: Road) -> None:
+        """A script that is stopped half-way leaves half a transaction: so this comes before the first."""
+        probe = f"{{{self.options.prefix}}}:probe"
+        denied = await road.ask(
+            "checking the rights of the user",
+            ("EVAL", scripts.rights(), 1, probe),
+            ceiling_s=self.options.ceiling_s,
+            repeatable=True,
+        )
+        if denied:
+            raise ConfigurationError(
+                f"the user of {self.url} may not {', '.join(one.decode() for one in denied)}. Give it what "
+                f"the scripts need: ACL SETUSER <user> ~{{{self.options.prefix}}}:* +@read +@write +@scripting "
+                "+time +info +config|get"
+            )
 
     async def run(
         self, name: str, verb: str, *words: Any, id: str | None = None

@@ -128,20 +128,19 @@ class Road:
         began = clock.loop_now()
         limit = asyncio.timeout(max(0.0, until - began))
         self._busy.add(connection)
-        kept = False
+        kept = answered = False
         try:
             async with limit:
                 for number, words in enumerate(asked):
                     try:
                         await connection.send_command(*words, check_health=False)
                         answer = await connection.read_response()
-                        kept = True
+                        kept = answered = True
                         return answer
                     except RedisError as error:
-                        kept = translation.refused(error)
-                        if not kept:
-                            raise
-                        if translation.code(error) != "NOSCRIPT" or number + 1 == len(asked):
+                        kept = translation.refused(error) and translation.code(error) != "READONLY"
+                        answered = translation.refused(error)
+                        if not answered or translation.code(error) != "NOSCRIPT" or number + 1 == len(asked):
                             raise
         except TimeoutError:
             if not limit.expired():
@@ -149,7 +148,7 @@ class Road:
             self._lead(None)
             raise call.unknown(what, self.url, clock.loop_now() - began, id) from None
         except (RedisError, OSError) as error:
-            if isinstance(error, RedisError) and kept:
+            if isinstance(error, RedisError) and answered:
                 raise
             self._lead(None)
             raise OutcomeUnknown(
@@ -166,33 +165,38 @@ class Road:
             self._gate.release()
 
     async def _taken(self, until: float) -> Any:
-        """A connection to whoever leads, with a place in the gate. Unreachable, or NotSent past `until`."""
-        limit = asyncio.timeout(max(0.0, until - clock.loop_now()))
+        """A connection to whoever leads, with a place in the gate; Unreachable past `until`."""
+        try:
+            async with asyncio.timeout(max(0.0, until - clock.loop_now())):
+                await self._gate.acquire()
+        except TimeoutError as error:
+            raise Unreachable(f"all {self._options.connections_max} connections are in use") from error
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if self._leads(connection) and await _fresh(connection):
+                    return connection
+                await _shut(connection)
+            return await self.connect(until - clock.loop_now())
+        except BaseException:
+            self._gate.release()
+            raise
+
+    async def connect(self, within_s: float) -> Any:
+        """A new connection to whoever leads, within that time and connect_s."""
+        within_s = max(0.0, min(within_s, self._options.connect_s))
+        limit = asyncio.timeout(within_s)
         try:
             async with limit:
-                await self._gate.acquire()
-                try:
-                    while self._idle:
-                        connection = self._idle.pop()
-                        if await _fresh(connection):
-                            return connection
-                        await _shut(connection)
-                    return await self.connect()
-                except BaseException:
-                    self._gate.release()
-                    raise
+                leader = self._leader or await self._found()
+                connection = await self._connected(leader, self.place.login, self.place.tls)
         except TimeoutError as error:
+            self._lead(None)
             if not limit.expired():
                 raise
-            raise Unreachable("no connection in time") from error
-
-    async def connect(self) -> Any:
-        """A new connection to whoever leads."""
-        leader = self._leader or await self._found()
-        try:
-            connection = await self._connected(leader, self.place.login, self.place.tls)
+            raise Unreachable(f"it took no connection within {within_s:.3g} s") from error
         except Unreachable:
-            self._leader = None
+            self._lead(None)
             raise
         self._leader = leader
         return connection
@@ -273,9 +277,9 @@ class Road:
         self._leader = leader
 
     def _leads(self, connection: Any) -> bool:
-        if self._leader is None or self.place.kind is Kind.ALONE:
+        if self.place.kind is Kind.ALONE or self._leader is None:
             return self._leader is not None
-        return self._leader == (connection.host, connection.port)
+        return self._leader == (connection.host, int(connection.port))
 
 
 async def _fresh(connection: Any) -> bool:

@@ -32,6 +32,12 @@ def script(name: str) -> Script:
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
+@cache
+def rights() -> bytes:
+    """The script that tries what the others do, and answers what was denied."""
+    return (resources.files("atoll.engines.redis") / "lua" / "rights.lua").read_bytes()
+
+
 def keys(prefix: str) -> list[str]:
     """The store's own keys, all in one slot of a cluster."""
     return [f"{{{prefix}}}:{name}" for name in KEYS]

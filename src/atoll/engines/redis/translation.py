@@ -68,6 +68,8 @@ def code(error: Exception) -> str:
         return first
     if "max number of clients" in text:
         return "MAXCLIENTS"
+    if "can't run this command" in text:
+        return "NOPERM"
     return next((word for word in _WORDS if re.search(rf"\b{word}\b", text)), "")
 
 

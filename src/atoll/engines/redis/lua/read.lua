@@ -19,15 +19,17 @@ local function page(after, prefix, all, most)
     last = string.match(read[#read][1], '^%d+')
     for _, rest in ipairs(call('XRANGE', EVENTS, '(' .. read[#read][1], last .. LAST)) do read[#read + 1] = rest end
   end
-  local changes = {}
+  local changes, number, mine = {}, '', {}
   for _, item in ipairs(read) do
-    local number, mine, fields = string.match(item[1], '^%d+'), {}, item[2]
+    local fields, of = item[2], string.match(item[1], '^%d+')
+    if of ~= number then number, mine = of, {} end  -- a large transaction is several items of one number
     for n = 1, #fields, 2 do
       if fields[n] ~= '' and string.sub(fields[n], 1, #prefix) == prefix then
         mine[#mine + 1], mine[#mine + 2] = fields[n], fields[n + 1]
       end
     end
-    if all or #mine > 0 then changes[#changes + 1] = {number, mine} end
+    local told = changes[#changes]
+    if (all or #mine > 0) and not (told and told[1] == number) then changes[#changes + 1] = {number, mine} end
   end
   return full and '1' or '0', last, changes
 end
