@@ -153,6 +153,8 @@ def _trips(side: Side, place: Place, url: str) -> float | None:
     """Per taking and release, over and above what opening the client costs."""
     if place.trips is None:
         return None
+    if place.product == "etcd":
+        return _calls(side, url)
     scheme, _, rest = url.partition("://")
     before, at, tail = rest.rpartition("@")
     address, slash, path = tail.partition("/")
@@ -163,6 +165,24 @@ def _trips(side: Side, place: Place, url: str) -> float | None:
         opening, way.turns = way.turns, 0
         side.alone_ms(through, 1 + COUNTED)
         return (way.turns - opening) / COUNTED
+
+
+def _calls(side: Side, url: str) -> float:
+    """What etcd itself counted: HTTP/2 has a conversation of its own beside the calls."""
+    from urllib.parse import urlsplit
+    from urllib.request import urlopen
+
+    def handled() -> float:
+        with urlopen(f"http://{urlsplit(url).netloc}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("grpc_server_handled_total"))
+
+    counts = []
+    for times in (1, 1 + COUNTED):
+        before = handled()
+        side.alone_ms(url, times)
+        counts.append(handled() - before)
+    return (counts[1] - counts[0]) / COUNTED
 
 
 def _forced(side: Side, url: str, pids: list[int]) -> float:
