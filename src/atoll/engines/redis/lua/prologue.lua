@@ -91,7 +91,6 @@ if not id then
     id, epoch, revision, known_life, accepted, run = NEW_ID, 1, now, life, life, run_id()
     call('HSET', META, 'format', FORMAT, 'id', id, 'epoch', 1, 'life', life, 'accepted', life, 'run', run)
     record(revision, {})
-    if damage then shape = function() return '' end end
     call('HSET', META, 'revision', text(revision), 'shape', shape())
   end
 elseif found[12] ~= shape() then
