@@ -7,6 +7,7 @@ known ones listed.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,7 +32,7 @@ class Address:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     path: str = ""
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
     others: tuple[tuple[str, int | None], ...] = ()
 
     @property
@@ -40,10 +41,10 @@ class Address:
         return ((self.host, self.port), *self.others) if self.host else ()
 
     def __str__(self) -> str:
-        """The URL again, its password masked."""
+        """The URL again, its password masked, and that of a URL among its options."""
         login = f"{self.user}{':***' if self.password else ''}@" if self.user else ""
         place = ",".join(_place(host, port) for host, port in self.hosts) or _place("", self.port)
-        query = "&".join(f"{k}={v}" for k, v in self.options.items())
+        query = "&".join(f"{k}={_masked(v)}" for k, v in self.options.items())
         slash = "/" if self.path else ""
         return f"{self.scheme}://{login}{place}{slash}{self.path}{'?' + query if query else ''}"
 
@@ -60,6 +61,10 @@ class Address:
                 )
             values[name] = _read(name, text, hints[name], self.scheme)
         return kind(**values)
+
+
+def _masked(value: str) -> str:
+    return re.sub(r"(://[^/@:]*:)[^/]*@", r"\1***@", value)
 
 
 def _place(host: str, port: int | None) -> str:

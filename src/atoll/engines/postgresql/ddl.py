@@ -58,11 +58,6 @@ def statements() -> tuple[str, ...]:
     return (_ALONE, *_TABLES, *functions.ALL, *_FIRST)
 
 
-def script() -> str:
-    """The same as SQL to read, to hand to a DBA or to put into a migration."""
-    return "BEGIN;\n" + "".join(f"{statement};\n" for statement in statements()) + "COMMIT;\n" + GRANTS
-
-
 def check_format(number: int | None, where: str, shown: str) -> None:
     """Refuse tables that are missing (None) or of a newer format; `shown`: the URL as people may see it."""
     if number is None:

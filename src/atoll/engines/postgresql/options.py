@@ -6,7 +6,7 @@ The small print, read when the handle is made and not when it is first used.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
 from atoll.errors import ConfigurationError
@@ -22,7 +22,7 @@ class StoreOptions:
 
     create: bool = False
     """Make the tables if they are missing; for tests. Elsewhere: `atoll schema URL`."""
-    notify: str = "auto"
+    notify: str = field(default="auto", repr=False)
     """How news come: `direct`: LISTEN on a connection of its own to the same servers; `off`: polling;
     `auto`: LISTEN where no pooler stands between; or the postgresql:// URL of a way past the pooler."""
     poll_s: float = 0.1
