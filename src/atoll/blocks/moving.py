@@ -21,7 +21,7 @@ from functools import partial
 from atoll import clock
 from atoll.blocks.session import again, finished
 from atoll.errors import AtollError, ConfigurationError, LeaseOver, LimitReached
-from atoll.ports.moving import MARKS, mark, move_of, note
+from atoll.ports.moving import LEFT, MARKS, left, mark, move_of, note
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import Compare, Leasing, Moving, Operation, Store, StoreClaims, absent, delete, put
 
@@ -31,6 +31,8 @@ LOOK_S = 0.25
 LEASE_UNKNOWN_S = 60.0
 """How long an ended lease is waited out where neither the store nor its key says how long it was."""
 TRIES = 5
+_OURS = (MARKS, LEFT)
+"""Keys of moves themselves; they are of one store and are not carried into another."""
 
 Say = Callable[[str], None]
 
@@ -40,6 +42,7 @@ class Holds:
     """Something in the old store that a lease keeps there. `owner`, `since`: where its value says so."""
 
     key: str
+    revision: int
     lease: str
     owner: str
     since: float | None
@@ -128,7 +131,7 @@ async def carry(
     contents: Contents, target: Store, claims: StoreClaims, *, force: bool, say: Say | None = None
 ) -> Copied:
     """Write what was read, unless something else is in the way."""
-    kept = [entry for entry in contents.kept if not entry.key.startswith(MARKS)]
+    kept = [entry for entry in contents.kept if not entry.key.startswith(_OURS)]
     _check_sizes(kept, claims, target)
     there = {entry.key: entry for entry in (await read_all(target)).entries}
     wanted = {entry.key: entry.value for entry in kept}
@@ -168,7 +171,7 @@ def _foreign(target: Store, there: dict[str, Entry], wanted: dict[str, bytes], *
 def _in_the_way(entry: Entry) -> bool:
     """Locks taken in the new store already, the signs of their lines and the marks of moves are not."""
     sign = entry.key.endswith("/line") and entry.value == b"1"
-    return entry.lease is None and not sign and not entry.key.startswith(MARKS)
+    return entry.lease is None and not sign and not entry.key.startswith(_OURS)
 
 
 def _check_sizes(entries: Sequence[Entry], claims: StoreClaims, target: Store) -> None:
@@ -228,7 +231,7 @@ def _held(entry: Entry) -> Holds:
         since, ttl_s = float(value["since"]), float(value.get("ttl_s") or 0) or None
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    return Holds(entry.key, entry.lease or "", owner, since, ttl_s)
+    return Holds(entry.key, entry.revision, entry.lease or "", owner, since, ttl_s)
 
 
 class Removal:
@@ -253,7 +256,7 @@ class Removal:
         await self._prepare(new, claims)
         await old.freeze(note(self._target.url, move, done=False))
         try:
-            held = await self._wait()
+            held = await self._wait(move)
             if held and not self._interrupt:
                 await old.freeze(None)
                 return Moved(done=False, move=move, held=tuple(held))
@@ -268,6 +271,8 @@ class Removal:
                 await finished("taking the note down", old.freeze(None))
             raise
         await old.freeze(note(self._target.url, move, done=True))
+        for key in await self._left_behind(move):
+            await again(partial(self._target.transact, delete(left(move, key))))
         return Moved(done=True, move=move, copied=copied, epoch=epoch, interrupted=tuple(interrupted))
 
     async def _number(self, old: Moving) -> tuple[str, bool]:
@@ -303,13 +308,14 @@ class Removal:
         there = {entry.key: entry for entry in (await read_all(self._target)).entries}
         _foreign(self._target, there, {e.key: e.value for e in kept}, force=self._force)
 
-    async def _wait(self) -> list[Holds]:
+    async def _wait(self, move: str) -> list[Holds]:
         """Until nobody holds anything; who still does when the time is over."""
         until = clock.loop_now() + self._wait_s
         said = ""
         while True:
+            given_up = await self._left_behind(move)
             found = await holds(self._source)
-            held = [one for one in found if not one.waits]
+            held = [one for one in found if not one.waits and given_up.get(one.key) != one.revision]
             for one in held:
                 left_s = await self._leasing.remaining(one.lease)
                 self._left[one.lease] = max(left_s or 0.0, self._left.get(one.lease, 0.0))
@@ -320,6 +326,16 @@ class Removal:
                 self._say(f"waiting for {len(held)} holders: {text}")
             await asyncio.sleep(LOOK_S)
 
+    async def _left_behind(self, move: str) -> dict[str, int]:
+        """What was given up while the old store could not take it: keys and their revisions there."""
+        prefix = left(move)
+        page = await self._target.range(prefix, limit=PAGE)
+        entries = list(page.entries)
+        while page.more:
+            page = await self._target.range(start=entries[-1].key + "\0", end=prefix[:-1] + "0", limit=PAGE)
+            entries += page.entries
+        return {entry.key.removeprefix(prefix): int(entry.value) for entry in entries}
+
     async def _end_leases(self, held: Sequence[Holds]) -> list[Holds]:
         """End what is left, and wait until whoever held it must have noticed by their own clock."""
         found = await holds(self._source)
@@ -328,12 +344,11 @@ class Removal:
                 await again(partial(self._leasing.revoke, lease))
             except LeaseOver:
                 pass
-        holders = [one for one in found if not one.waits] or list(held)
-        if holders:
-            wait_s = max(self._term_s(one) for one in holders)
-            self._say(f"ended {len(holders)} leases; waiting {wait_s:.1f} s until their holders have stopped")
+        if held:
+            wait_s = max(self._term_s(one) for one in held)
+            self._say(f"ended {len(held)} leases; waiting {wait_s:.1f} s until their holders have stopped")
             await asyncio.sleep(wait_s)
-        return holders
+        return list(held)
 
     def _term_s(self, one: Holds) -> float:
         """How long its holder may believe in it. Renewed every third: at most 1.5 times what was seen."""
@@ -351,7 +366,7 @@ class Removal:
     async def _compare(self, contents: Contents) -> None:
         """Read the target again: what was not carried over is found before the page is turned."""
         there = {entry.key: entry.value for entry in (await read_all(self._target)).entries}
-        lost = [e.key for e in contents.kept if there.get(e.key) != e.value and not e.key.startswith(MARKS)]
+        lost = [e.key for e in contents.kept if there.get(e.key) != e.value and not e.key.startswith(_OURS)]
         if lost:
             raise AtollError(
                 f"read {self._target.url} again and found {len(lost)} entries missing or different, such as "

@@ -18,7 +18,7 @@ from atoll import clock
 from atoll.errors import ConfigurationError, EpochChanged, ReadOnly
 from atoll.ports import refusal
 from atoll.ports.examining import Examining
-from atoll.ports.moving import mark, move_of
+from atoll.ports.moving import left, mark, move_of
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -42,8 +42,6 @@ from atoll.ports.store import (
     unchanged,
 )
 
-DELETES_S = 1.0
-"""A write that only removes waits this long: whoever gives up a lock meanwhile must not hold up the move."""
 LOOK_S = 0.5
 """A watch looks this often whether the store has moved."""
 CEILING_S = 30.0
@@ -178,18 +176,36 @@ class FormerlyStore:
             try:
                 return await send(self._old)
             except ReadOnly:
-                only_removes = not any(isinstance(operation, Put) for operation in then)
-                await self._arrival(DELETES_S if only_removes else CEILING_S)
+                await self._say_what_was_left(then)
+                await self._arrival()
         for operation in then:
             if isinstance(operation, Put) and operation.lease in self.old_leases:
                 raise refusal.lease_over(operation.lease or "")
         return await send(self._new)
 
-    async def _arrival(self, ceiling_s: float) -> None:
+    async def _say_what_was_left(self, then: Sequence[Operation]) -> None:
+        """Removing what dies with a lease is giving it up; who moves the store waits for that, so it is said.
+
+        Raises ReadOnly all the same: in the old store the key stands until its lease is over.
+        """
+        if any(isinstance(operation, Put) for operation in then):
+            return
+        entries = [(await self._old.get(operation.key)).entry for operation in then]
+        found = await self.look()
+        if found is None or (move := move_of(found)) is None:
+            return
+        if any(entry is not None and entry.lease is None for entry in entries):
+            return
+        for entry in entries:
+            if entry is not None:
+                await self._new.transact(put(left(move, entry.key), str(entry.revision).encode()))
+        raise refusal.frozen(self._old.url, found)
+
+    async def _arrival(self) -> None:
         """Wait until the new store is the book; ReadOnly when that takes too long, or nobody moves it."""
-        until = clock.call_deadline(ceiling_s)
+        until = clock.call_deadline(CEILING_S)
         while (found := await self.look()) is not None:
-            if move_of(found) is None or clock.loop_now() >= until:
+            if move_of(found) is None or clock.loop_now() + _RETRY_S >= until:
                 raise refusal.frozen(self._old.url, found)
             await asyncio.sleep(_RETRY_S)
         if not self._moved:  # it was thawed meanwhile

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 MARKS = "atoll/moved/"
+LEFT = "atoll/left/"
 _MOVE = re.compile(r"\(move ([0-9a-f]{8,32})\)")
 
 
@@ -21,6 +22,11 @@ def move_of(note: str | None) -> str | None:
     """The move that a note tells of, None where it tells of none."""
     found = _MOVE.search(note or "")
     return found[1] if found else None
+
+
+def left(move: str, key: str = "") -> str:
+    """The key in the new store that says: whoever held `key` in the old one while it was frozen has left."""
+    return f"{LEFT}{move}/{key}"
 
 
 def mark(move: str) -> str:
