@@ -2,4 +2,67 @@
 
 LAW: stands on ports and algorithms; names no engine and opens none. A file begins with Promise, What
 can break it, Proved by: no promise, no block.
+
+What is not on the front door is imported from here: `from atoll.blocks import Semaphore, ReadWriteLock,
+Barrier, DoubleBarrier, Latch, Counter, Group, Config`. Each is loaded when it is first used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.blocks.barrier import Barrier, DoubleBarrier
+    from atoll.blocks.breaking import break_lock, breaks
+    from atoll.blocks.config import Config, Version
+    from atoll.blocks.counter import Counter
+    from atoll.blocks.latch import Latch
+    from atoll.blocks.membership import Group, Member
+    from atoll.blocks.read_write_lock import ReadWriteLock
+    from atoll.blocks.semaphore import Permit, Semaphore
+
+_HOMES = {
+    "Barrier": "barrier",
+    "Config": "config",
+    "Counter": "counter",
+    "DoubleBarrier": "barrier",
+    "Group": "membership",
+    "Latch": "latch",
+    "Member": "membership",
+    "Permit": "semaphore",
+    "ReadWriteLock": "read_write_lock",
+    "Semaphore": "semaphore",
+    "Version": "config",
+    "break_lock": "breaking",
+    "breaks": "breaking",
+}
+
+__all__ = [
+    "Barrier",
+    "Config",
+    "Counter",
+    "DoubleBarrier",
+    "Group",
+    "Latch",
+    "Member",
+    "Permit",
+    "ReadWriteLock",
+    "Semaphore",
+    "Version",
+    "break_lock",
+    "breaks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(f"atoll.blocks.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'atoll.blocks' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -255,14 +255,13 @@ class Election:
     async def _serve(
         self, term: Term, function: Callable[[Term, *Arguments], Awaitable[AnswerT]], *arguments: *Arguments
     ) -> AnswerT:
-        who = asking()
-        mark(term, self.store, who, True)
+        mark(term, self.store, True)
         try:
             answer = await function(term, *arguments)
         except BaseException as error:
-            mark(term, self.store, who, False)
+            mark(term, self.store, False)
             await term.close(error)
             raise
-        mark(term, self.store, who, False)
+        mark(term, self.store, False)
         await term.close(None)
         return answer

@@ -21,7 +21,7 @@ from typing import ClassVar
 from atoll import clock
 from atoll.blocks.holding import Exclusive, asking
 from atoll.blocks.ownership import Keys, look, read_owner
-from atoll.blocks.taking import held_by, mark, own, refuse_reentry
+from atoll.blocks.taking import held_by, mark, own, popped, refuse_reentry
 from atoll.errors import ConfigurationError, LockLost
 from atoll.ports.observer import Event, LockAcquired, LockReleased, LockWasLost, emit
 from atoll.ports.store import Store, Token
@@ -101,7 +101,7 @@ class Lock:
             best_effort=self.best_effort,
         )
         self._entries.setdefault(who, []).append(held)
-        mark(held, self.store, who, True)
+        mark(held, self.store, True)
         waited_s = clock.loop_now() - began
         log.debug("%s was taken by %s, token %s, after %.3g s", self.name, held.owner, held.token, waited_s)
         emit(
@@ -118,23 +118,13 @@ class Lock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        who = asking()
-        if who not in self._entries:  # entered by one task, left by another: fine while it is clear which
-            if len(self._entries) != 1:
-                raise ConfigurationError(
-                    f"{self.name} is left by a task that did not enter it, and {len(self._entries)} hold it. "
-                    "Give each task its own Lock object, or leave where you entered."
-                )
-            who = next(iter(self._entries))
-        held = self._entries[who].pop()
-        if not self._entries[who]:
-            del self._entries[who]
+        held = popped(self._entries, self.name)
         held._depth -= 1
         if held._depth:
             if error is None and held.lost:
                 held.check()
             return
-        mark(held, self.store, who, False)
+        mark(held, self.store, False)
         await held.close(error)
 
 

@@ -41,6 +41,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     now: bool
     free_in_s: float
+    nonce: str
     format: int = 1
 
     def __str__(self) -> str:

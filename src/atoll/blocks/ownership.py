@@ -28,7 +28,8 @@ _PAGE = 1000
 class Owner(msgspec.Struct, frozen=True):
     """What stands in an owner's or a waiter's key. `since`: wall clock. `nonce`: unique to one attempt.
 
-    `ttl_s`: how long its owner may believe in it without asking; 0: an older Atoll wrote it.
+    `ttl_s`: how long its owner may believe in it without asking; 0: an older Atoll wrote it. `broken`: no
+    owner, but the mark that keeps the next one out until the one before has run out.
     """
 
     owner: str
@@ -36,6 +37,7 @@ class Owner(msgspec.Struct, frozen=True):
     nonce: str
     format: int = 1
     ttl_s: float = 0.0
+    broken: bool = False
 
 
 def read_owner(entry: Entry | None) -> Owner:

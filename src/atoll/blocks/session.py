@@ -292,12 +292,12 @@ def in_background(work: Coroutine[Any, Any, AnswerT]) -> asyncio.Task[AnswerT]:
     return task
 
 
-async def finished(what: str, work: Coroutine[Any, Any, None], bound_s: float = _CLEANING_S) -> None:
+async def finished(what: str, work: Coroutine[Any, Any, object], bound_s: float = _CLEANING_S) -> None:
     """Have `work` done although the caller may be cancelled meanwhile; at most `bound_s` are waited."""
     await asyncio.shield(in_background(bounded(what, work, bound_s)))
 
 
-async def bounded(what: str, work: Coroutine[Any, Any, None], bound_s: float = _CLEANING_S) -> None:
+async def bounded(what: str, work: Coroutine[Any, Any, object], bound_s: float = _CLEANING_S) -> None:
     """Clean up; errors are logged, because whatever is left ends with its lease."""
     try:
         async with asyncio.timeout(bound_s):

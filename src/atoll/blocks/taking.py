@@ -18,17 +18,18 @@ from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 from atoll import clock
-from atoll.blocks.holding import Holding, Standing
+from atoll.blocks.holding import Holding, Standing, asking
 from atoll.blocks.line import Attempt
 from atoll.blocks.ownership import Keys
 from atoll.blocks.session import finished
-from atoll.errors import ConfigurationError, WouldDeadlock
+from atoll.errors import ConfigurationError, ReadOnly, WouldDeadlock
 from atoll.ports.store import Durable, Reach, Shadowed, Store, StoreClaims
 
 OPERATIONS = 6
 """The largest transaction of a line: compares and operations together."""
 
 HoldingT = TypeVar("HoldingT", bound=Holding)
+EnteredT = TypeVar("EnteredT")
 
 _held: dict[tuple[int, int, str, object], Holding] = {}
 
@@ -93,6 +94,8 @@ async def hold(
         try:
             left_s = None if wait_s is None else max(0.0, due - clock.loop_now())
             also = await second.own(left_s)
+        except ReadOnly:
+            break  # the shadow is frozen, so nobody can hold it there
         except BaseException:
             await finished(f"giving up {holding.name}", won.give_up())
             attempt.handed_over()
@@ -157,10 +160,26 @@ def held_by(store: Store, kind: str, name: str, who: object) -> Holding | None:
     return _held.get((os.getpid(), id(store), f"{kind}/{name}", who))
 
 
-def mark(holding: Holding, store: Store, who: object, held: bool) -> None:
-    """Remember, or forget, that `who` holds it."""
-    entry = (os.getpid(), id(store), holding.resource, who)
+def mark(holding: Holding, store: Store, held: bool) -> None:
+    """Remember, or forget, that who asked for it holds it."""
+    entry = (os.getpid(), id(store), holding.resource, holding._asker)
     if held:
         _held[entry] = holding
     elif _held.get(entry) is holding:
         del _held[entry]
+
+
+def popped(entries: dict[object, list[EnteredT]], name: str) -> EnteredT:
+    """What the caller entered last; what another task entered, while it is clear which one."""
+    who = asking()
+    if who not in entries:
+        if len(entries) != 1:
+            raise ConfigurationError(
+                f"{name} is left by a task that did not enter it, and {len(entries)} hold it. "
+                "Give each task its own object, or leave where you entered."
+            )
+        who = next(iter(entries))
+    holding = entries[who].pop()
+    if not entries[who]:
+        del entries[who]
+    return holding
