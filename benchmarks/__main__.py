@@ -1,7 +1,7 @@
 """`make bench`: every benchmark on this machine and in this folder, written to benchmarks/RESULTS.md.
 
-    python -m benchmarks [store queue lock transaction imports] [--folder DIR] [--rounds 5] [--seconds 1.5]
-                         [--times 400] [--output FILE]
+    python -m benchmarks [store queue lock transaction coordination pauses imports] [--folder DIR]
+                         [--rounds 5] [--seconds 1.5] [--times 400] [--output FILE]
 
 Figures of one machine compare sides, not machines. With names given, only those run, and nothing is written
 unless --output says where.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Result, Size, fsync_ms, machine, number
 
-NAMES = ("store", "queue", "lock", "transaction", "imports")
+NAMES = ("store", "queue", "lock", "transaction", "coordination", "pauses", "imports")
 
 
 def main(words: list[str] | None = None) -> int:
