@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,9 @@ class Shown:
     owner_key: str
     token: Any
 
+    def check(self) -> None:
+        """It has been looked at already; the stop came after."""
+
 
 SQLITE = {
     "sqlite:// by URL": sqlite_by_url,
@@ -168,10 +171,9 @@ def main(folder: str, stories: str) -> None:
 
 @contextmanager
 def _lost() -> Any:
-    try:
+    """Leaving a block whose lease is over says so; what was asked inside it says so for itself."""
+    with suppress(atoll.LockLost):
         yield
-    except atoll.LockLost:
-        pass
 
 
 if __name__ == "__main__":
