@@ -72,7 +72,7 @@ class ZookeeperLeasing:
     def __init__(self, store: ZookeeperStore) -> None:
         self._store = store
         self._leases: dict[str, Lease] = {}
-        self._pid = os.getpid()
+        self._pid, self._handle = os.getpid(), ""
 
     async def grant(self, ttl_s: float) -> Granted:
         refusal.check_ttl(ttl_s)
@@ -80,6 +80,7 @@ class ZookeeperLeasing:
         options = self._store.options
         due = clock.loop_now() + call.left_s("granting a lease", options.ceiling_s)
         opened.noted.check(opened.url)
+        leases = self._known()
         link = Link(opened.link.ensemble, lasting=False)
         sent = clock.lease_now()
         link.begin(min(ttl_s, 86400.0))
@@ -92,13 +93,20 @@ class ZookeeperLeasing:
         except BaseException:
             await asyncio.shield(link.close())
             raise
-        self._known()[lease.id] = lease
+        leases[lease.id] = lease
         self._watch(lease)
         return Granted(lease.id, lease.session_s)
 
     async def _enter(self, opened: Opened, lease: Lease, due: float) -> None:
         """A node that says who has it; whoever finds the lease's number elsewhere looks it up there."""
-        who = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": clock.wall_now()})
+        who = json.dumps(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "since": clock.wall_now(),
+                "handle": self._handle,
+            }
+        )
         line = wire.create(opened.tree.lease(lease.id), who.encode(), lease.link.ensemble.acl, wire.EPHEMERAL)
         # Exists already where the answer to the first try was lost: the name is this session's own.
         await lease.link.ask("granting a lease", lambda: wire.write([line]), due, repeat=True)
@@ -152,7 +160,7 @@ class ZookeeperLeasing:
         await asyncio.gather(*(lease.link.close() for lease in leases))
 
     async def _holder(self, opened: Opened, lease: str, due: float) -> str | None:
-        """Who has a lease that is not ours, None where it is over."""
+        """Who has a lease that is not ours, None where it is over, or was ours and is by our clock."""
         if not lease or "/" in lease:
             return None
         path = opened.tree.lease(lease)
@@ -162,13 +170,16 @@ class ZookeeperLeasing:
             return None
         try:
             who = json.loads(node.data)
+            if who["handle"] == self._handle:
+                return None
             return f"{who['host']}, pid {who['pid']}"
         except (ValueError, KeyError, TypeError):
             return "another process"
 
     def _known(self) -> dict[str, Lease]:
         if self._pid != os.getpid():
-            self._leases, self._pid = {}, os.getpid()
+            self._leases, self._pid, self._handle = {}, os.getpid(), ""
+        self._handle = self._handle or clock.unique_id()
         return self._leases
 
     def _watch(self, lease: Lease) -> None:

@@ -104,7 +104,9 @@ def planned(opened: Opened, asked: Asked, known: Known) -> Plan:
     """What to send so that it happens exactly if everything is still as known."""
     plan, tree, acl = Plan(), opened.tree, opened.link.ensemble.acl
     written = {op.key: op for op in asked.then}
-    compared = {c.key for c in asked.compare} | ({asked.guard.owner_key} if asked.guard is not None else set())
+    compared = {c.key for c in asked.compare} | (
+        {asked.guard.owner_key} if asked.guard is not None else set()
+    )
     plan.add(wire.check(tree.meta, known.meta.version))
     lives: dict[str, int] = {}
     for key, seen in known.seen.items():

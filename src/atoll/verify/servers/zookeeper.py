@@ -33,11 +33,13 @@ async def start(
     *,
     nodes: int = 1,
     tick_ms: int = TICK_MS,
+    sync_limit: int = 5,
     user: str = "",
     settings: tuple[str, ...] = (),
     java: tuple[str, ...] = (),
 ) -> Cluster:
-    """`user`: "name:password" for the URL. `settings`: lines of zoo.cfg; `java`: arguments of the JVM."""
+    """`user`: "name:password" for the URL. `sync_limit`: ticks a follower may lag. `settings`: lines of
+    zoo.cfg; `java`: arguments of the JVM."""
     runtime = str(JAVA.expect())
     ports = [free_port() for _ in range(nodes * 3)]
     clients = [f"127.0.0.1:{port}" for port in ports[:nodes]]
@@ -51,7 +53,7 @@ async def start(
         lines = [
             f"tickTime={tick_ms}",
             "initLimit=20",
-            "syncLimit=5",
+            f"syncLimit={sync_limit}",
             f"dataDir={home / 'data'}",
             f"clientPort={ports[n]}",
             "clientPortAddress=127.0.0.1",
