@@ -15,9 +15,8 @@ mariadbd                                 mariadb-server
 nats-server                              nats-server
 ip                                       iproute2
 iptables                                 iptables
-faketime                                 faketime
-fusermount                               fuse
-/usr/lib/*/libfuse.so.2                  libfuse2
+cc                                       gcc
+/usr/include/time.h                      libc6-dev
 openssl                                  openssl
 java                                     default-jre-headless
 TABLE

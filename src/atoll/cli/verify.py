@@ -28,7 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one of {', '.join(dict.fromkeys((*NAMES, *ACTS)))}; may be given again; all by default",
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each workload runs (10)")
+    parser.add_argument(
+        "--seconds", type=float, help="how long each workload runs (10; 20 on servers it starts)"
+    )
     parser.add_argument("--yes", action="store_true", help="also on a server beyond this machine")
     parser.add_argument(
         "--rate", type=float, default=0.0, help="calls a second at most, on a server of yours (600)"
@@ -44,8 +46,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def verified(options: argparse.Namespace) -> Report:
     """Run it, with its progress on standard error where that is a terminal."""
-    if not options.seconds > 0:
-        raise ConfigurationError(f"found --seconds {options.seconds:g}; expected more than 0.")
+    seconds = (20.0 if options.start else 10.0) if options.seconds is None else options.seconds
+    if not seconds > 0:
+        raise ConfigurationError(f"found --seconds {seconds:g}; expected more than 0.")
     if bool(options.url) == bool(options.start):
         raise ConfigurationError(
             "found neither a URL nor --start, or both; expected one: the URL of a place of yours, or "
@@ -55,7 +58,7 @@ def verified(options: argparse.Namespace) -> Report:
         url=named.url(options.url) if options.url else "",
         start=options.start or "",
         workloads=tuple(dict.fromkeys(options.workload or NAMES)),
-        seconds=options.seconds,
+        seconds=seconds,
         seed=options.seed if options.seed is not None else random.SystemRandom().randrange(10_000, 100_000),
         faults=not options.no_faults,
         yes=options.yes,

@@ -35,21 +35,22 @@ LATE_S = 3.0
 """How long after a fault an error may still be its fault."""
 
 _OF_SERVERS: dict[Hardship, str] = {
-    Hardship.SERVER_KILL: "server kills of {n} with calls in flight",
-    Hardship.SERVER_PAUSE: "server stops of {n} with calls in flight",
-    Hardship.SERVER_RESTART: "server restarts of {n} with calls in flight",
-    Hardship.CUT: "cuts of {n} that broke connections",
-    Hardship.SILENCE: "partitions of {n} that dropped bytes",
-    Hardship.ONE_WAY: "one-way partitions of {n} that dropped bytes",
-    Hardship.SWALLOW: "times of {n} answers swallowed on their way",
-    Hardship.DELAY: "delays of {n} that held calls back",
-    Hardship.PEERS: "leaders of {n} cut off from their peers, another led",
-    Hardship.NAMESPACE: "partitions of {n} by dropped packets",
-    Hardship.CLOCK: "clock steps of {n} that the server saw",
-    Hardship.FAILOVER: "failovers of {n} with writes in flight",
-    Hardship.FULL_DISK: "full disks of {n} that refused writes",
-    Hardship.POWER_CUT: "power cuts of {n} that dropped bytes",
+    Hardship.SERVER_KILL: "server kills",
+    Hardship.SERVER_PAUSE: "server stops",
+    Hardship.SERVER_RESTART: "server restarts",
+    Hardship.CUT: "cuts of all connections",
+    Hardship.SILENCE: "partitions that dropped bytes",
+    Hardship.ONE_WAY: "one-way partitions",
+    Hardship.SWALLOW: "times answers swallowed",
+    Hardship.DELAY: "delays",
+    Hardship.PEERS: "leaders cut off and replaced",
+    Hardship.NAMESPACE: "partitions by dropped packets",
+    Hardship.CLOCK: "clock steps that the server saw",
+    Hardship.FAILOVER: "failovers",
+    Hardship.FULL_DISK: "full disks",
+    Hardship.POWER_CUT: "power cuts that dropped bytes",
 }
+"""What each is called in a report; one counts where a call in flight failed or waited for it."""
 
 _SILENT = {Hardship.CLOCK}
 """What no call need notice: the proof is what the server itself says."""
@@ -71,7 +72,7 @@ def bites(history: History, accidents: list[Accident], asked: Iterable[Hardship]
     for hardship, words in _OF_SERVERS.items():
         mine = [a for a in accidents if a.hardship is hardship]
         felt = sum(bool(a.proof) and (hardship in _SILENT or _felt(history, a)) for a in mine)
-        found[hardship] = (felt, words.format(n=len(mine)))
+        found[hardship] = (felt, f"of {len(mine)} {words}")
     return [Bite(hardship, *found[hardship]) for hardship in asked if hardship in found]
 
 

@@ -65,9 +65,9 @@ def _acts() -> list[Act]:
             claim=Claim(
                 "leases outlive a clock step", "A server's wall clock that jumps ends no lease early."
             ),
-            stage=special_stages.faketimed,
+            stage=special_stages.clocked,
             fate=special_stages.step_clock,
-            missing=special_stages.no_faketime,
+            missing=special_stages.no_wall_clock,
             promised=lambda claims: bool(claims.never_early),
         ),
         Act(

@@ -26,7 +26,11 @@ def lines(
     claim: Claim | None = None,
 ) -> list[Line]:
     """One line; for a lock and an election one more about their tokens."""
-    missing = [f"{b.hardship.value} (0 {b.seen_by})" for b in found if not b.times]
+    never = [b.hardship.value for b in found if b.seen_by.startswith("of 0 ")]
+    missing = [
+        f"{b.hardship.value} (0 {b.seen_by})" for b in found if not b.times and b.hardship.value not in never
+    ]
+    missing += [f"{', '.join(never)} (not reached: give it more seconds)"] if never else []
     if local:
         outside = ", ".join(h.value for h in workload.hardships if h in OUTSIDE)
         missing += [f"{outside} (memory lives in one process)"] if outside else []

@@ -6,6 +6,7 @@ An evening at the theatre: the house is opened, the troupe plays, the critics wr
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,8 @@ async def perform(piece: Piece, progress: troupe.Progress) -> Performed:
             if piece.local:
                 history = await _here(part, scenario, handle, progress)
             else:
-                stage = troupe.Troupe(scenario, part, piece.folder, list(piece.weather.values()))
+                folder = Path(tempfile.mkdtemp(prefix=f"{workload.name}-", dir=piece.folder))
+                stage = troupe.Troupe(scenario, part, folder, list(piece.weather.values()))
                 accidents = stage.accidents
                 history = await stage.play(progress)
         except troupe.WorkerFailed as error:

@@ -136,7 +136,7 @@ class Proxy:
                 self.counts.cut += 1
                 _reset(writer)
                 return
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):  # cancelled by our own close alone
                 their_reader, their_writer = await asyncio.open_connection(self.host, self.port, limit=CHUNK)
                 await self._carry(_Link(writer, their_writer), reader, their_reader)
             _reset(writer)

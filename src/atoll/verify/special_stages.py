@@ -21,8 +21,8 @@ from atoll.verify.accidents import Accident, Fate
 from atoll.verify.power import mount
 from atoll.verify.power.mount import PowerDisk
 from atoll.verify.scenario import Hardship
-from atoll.verify.servers.process import family
 from atoll.verify.staging import Stage, Start, leading, staged
+from atoll.verify.wall_clock import WallClock, compiler
 
 SMALL_BYTES = 320 << 20
 FULL_S = 1.5
@@ -132,40 +132,23 @@ def _fill(path: Path) -> int:
 # -- the clock ---------------------------------------------------------------------------------------
 
 
-def _library() -> Path | None:
-    for pattern in ("*/faketime/libfaketimeMT.so.1", "faketime/libfaketimeMT.so.1"):
-        for place in ("/usr/lib", "/usr/lib64", "/usr/local/lib"):
-            found = next(Path(place).glob(pattern), None)
-            if found is not None:
-                return found
-    return None
-
-
-def no_faketime(start: Start) -> str:
+def no_wall_clock(start: Start) -> str:
     """Why its clock cannot be stepped here."""
     if start.product in IN_GO:
         return f"{start.product} is a Go program, which reads the clock past every library that could move it"
-    return "" if _library() else "no libfaketime: apt-get install faketime"
+    return "" if compiler() else "no C compiler for the shim: apt-get install gcc libc6-dev"
 
 
 @asynccontextmanager
-async def faketimed(start: Start, folder: Path) -> AsyncIterator[Stage]:
-    """Members whose wall clock is read from a file."""
-    library = _library()
+async def clocked(start: Start, folder: Path) -> AsyncIterator[Stage]:
+    """Members whose wall clock is ours to move."""
+    wall = WallClock(folder)
+    await wall.build()
     async with staged(start, folder) as stage:
-        hand = folder / "clock"
-        _set(hand, 0)
-        hand.chmod(0o644)
         for member in stage.cluster.members:
-            member.environment = {
-                **member.environment,
-                "LD_PRELOAD": str(library),
-                "FAKETIME_TIMESTAMP_FILE": str(hand),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            member.environment = {**member.environment, **wall.environment()}
             await member.restart()
-        stage.facts["hand"] = hand
+        stage.facts["wall"] = wall
         await leading(stage)
         yield stage
 
@@ -174,17 +157,20 @@ def step_clock(stage: Stage) -> Fate:
     """The wall clock of every member jumps and stays there for a while."""
 
     async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
-        hand: Path = stage.facts["hand"]
+        wall: WallClock = stage.facts["wall"]
         seconds = dice.choice(STEPS_S)
         accident = Accident(Hardship.CLOCK, "the clock", clock.lease_now())
         before = await _server_ahead(stage)
-        _set(hand, seconds)
+        wall.set(seconds)
         try:
             await asyncio.sleep(ttl_s * 1.5)
             after = await _server_ahead(stage)
-            accident.proof = int(abs(after - before - seconds) < 30)
         finally:
-            _set(hand, 0)
+            wall.set(0)
+        if before is None or after is None:
+            accident.proof = int(wall.seen_by(stage.cluster.members[0]))
+        else:
+            accident.proof = int(abs(after - before - seconds) < 30)
         accident.seconds = clock.lease_now() - accident.at
         await asyncio.sleep(dice.uniform(0.2, 0.5))
         return [accident]
@@ -192,27 +178,10 @@ def step_clock(stage: Stage) -> Fate:
     return fate
 
 
-async def _server_ahead(stage: Stage) -> float:
-    """How far the server's wall clock is before ours; where it cannot be asked, what its file says."""
+async def _server_ahead(stage: Stage) -> float | None:
+    """How far the server's wall clock is before ours; None where it cannot be asked."""
     said = await asyncio.wait_for(_asked(stage), 5)
-    if said is not None:
-        return said - clock.wall_now()
-    hand: Path = stage.facts["hand"]
-    return _shown(hand) if _loaded(stage.cluster.members[0].pid) else 0.0
-
-
-def _set(hand: Path, seconds: int) -> None:
-    hand.write_text(f"{seconds:+d}\n")
-
-
-def _shown(hand: Path) -> float:
-    return float(hand.read_text())
-
-
-def _loaded(pid: int | None) -> bool:
-    """Whether the server really reads its clock through the library."""
-    maps = [Path(f"/proc/{one}/maps") for one in (family(pid) if pid else [])]
-    return any("libfaketime" in path.read_text() for path in maps if path.exists())
+    return None if said is None else said - clock.wall_now()
 
 
 async def _asked(stage: Stage) -> float | None:

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from atoll import urls
+from atoll import clock, urls
+from atoll.errors import NotApplied, OutcomeUnknown
 from atoll.verify import leash
 from atoll.verify.faults import FaultDoor, Point, through
 from atoll.verify.history import History
@@ -68,10 +69,23 @@ async def play(part: Part, book: History, handle: Any) -> None:
         ]
         handle = through(handle, FaultDoor(points, dice=random.Random(part.seed)))
     budget = Budget(part.guest.get("rate", 0.0), part.guest.get("bytes_max", 0))
+    await _opened(handle, part.until)
     async with handle:
         work = workload.finish if part.finishing and workload.finish else workload.work
         clients = [_client(part, book, handle, n, budget) for n in range(part.clients)]
         await asyncio.gather(*(work(client) for client in clients))
+
+
+async def _opened(handle: Any, until: float) -> None:
+    """Open it; try again while its server is down, for as long as there is time."""
+    while True:
+        try:
+            await handle.open()
+            return
+        except (NotApplied, OutcomeUnknown):
+            if clock.lease_now() > until:
+                return
+            await asyncio.sleep(0.1)
 
 
 def _client(part: Part, book: History, handle: Any, number: int, budget: Budget) -> Worker:
