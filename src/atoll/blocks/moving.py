@@ -50,8 +50,8 @@ class Holds:
 
     @property
     def waits(self) -> bool:
-        """Only a place in a line."""
-        return "/queue/" in self.key
+        """Only a place in a line. In a line without an owner's key, a place may be inside."""
+        return self.key.startswith(("lock/", "election/")) and "/queue/" in self.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
