@@ -95,6 +95,15 @@ def no_primary(said: list[str]) -> NotSent:
     return NotSent(f"found no primary: {'; '.join(said)}. Nothing was asked. Is a failover going on?")
 
 
+def another(where: str, before: str, now: str) -> EpochUncertain:
+    """For a way that led to one cluster and now leads to another."""
+    return EpochUncertain(
+        f"{where} was the cluster {before} and is now {now} (system identifier): two clusters answer behind "
+        "one name. Nothing was asked. Correct what the name leads to; if it was moved on purpose, close this "
+        "handle and open it again."
+    )
+
+
 def uncertain(noted: str, here: str, shown: str) -> EpochUncertain:
     """For a store that lives on another server, or another timeline, than its epoch was noted on."""
     before, now = noted.rpartition("/"), here.rpartition("/")

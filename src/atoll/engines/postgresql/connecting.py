@@ -55,13 +55,15 @@ class Met:
     """What this handle has learnt, in all its event loops. `timelines`: the newest of each system."""
 
     facts: Facts | None = None
+    first: str = ""
+    """The system that this handle was opened on, until it is closed."""
     direct: bool = False
     """No pooler stands between: the server answers to the process number that its greeting gave."""
     timelines: dict[str, int] = field(default_factory=dict)
 
     def note(self, facts: Facts, *, direct: bool) -> None:
         """Take the facts of a primary in."""
-        self.facts, self.direct = facts, direct
+        self.facts, self.direct, self.first = facts, direct, self.first or facts.system
         self.timelines[facts.system] = max(facts.timeline, self.timelines.get(facts.system, 0))
 
     def old(self, facts: Facts) -> bool:
@@ -130,6 +132,8 @@ class Way:
             raise unconnected(error, where) from None
         if facts.standby:
             raise answers.standby(where)
+        if self._met.first not in ("", facts.system):
+            raise answers.another(where, self._met.first, facts.system)
         if self._met.old(facts):
             raise NotSent(
                 f"{where} is on timeline {facts.timeline} and was replaced by a primary on timeline "

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from atoll.engines.postgresql import answers, functions
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.engines.postgresql.wires import Row
+from atoll.errors import ConfigurationError
 from atoll.ports import refusal
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import Compare, Field, Guard, Operation, Put
@@ -50,6 +51,26 @@ class Asked(NamedTuple):
         return 1 + len(self.then) + len(self.compare)
 
 
+def checked(asked: Asked) -> Asked:
+    """Refuse what PostgreSQL's text cannot hold, before it spoils the calls beside it."""
+    for operation in asked.then:
+        lease = operation.lease if isinstance(operation, Put) else None
+        if lease is not None and not _is_text(lease):
+            raise refusal.lease_over(repr(lease))
+    if asked.request_id is not None and not _is_text(asked.request_id):
+        raise ConfigurationError(
+            f"found the request_id {asked.request_id!r:.60}; expected some text without NUL, such as a UUID."
+        )
+    return asked
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return "\0" not in text and bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 class Terms(NamedTuple):
     """What every call of one handle is made with."""
 
@@ -80,18 +101,23 @@ def values(calls: Sequence[Asked], wait_s: float, terms: Terms) -> list[Any]:
         options.history_s_max,
         [one.request_id for one in calls],
         [guard.owner_key.encode() if guard else None for guard in guards],
-        [guard.token.epoch if guard else None for guard in guards],
-        [guard.token.revision if guard else None for guard in guards],
+        [_number(guard.token.epoch) if guard else None for guard in guards],
+        [_number(guard.token.revision) if guard else None for guard in guards],
         compare_ends,
         [compare.key.encode() for compare in compares],
         [_FIELDS[compare.field] for compare in compares],
-        [compare.expected if isinstance(compare.expected, int) else None for compare in compares],
+        [_number(compare.expected) if isinstance(compare.expected, int) else None for compare in compares],
         [compare.expected if isinstance(compare.expected, bytes) else None for compare in compares],
         operation_ends,
         [key for key, _, _ in operations],
         [value for _, value, _ in operations],
         [lease for _, _, lease in operations],
     ]
+
+
+def _number(number: int) -> int:
+    """A bigint; what is none equals no revision there is."""
+    return number if -1 < number < 1 << 63 else -1
 
 
 def _operation(operation: Operation) -> tuple[bytes | None, bytes | None, str | None]:

@@ -22,6 +22,8 @@ from atoll.errors import (
 LOST = ("08", "57P01", "57P02", "57P03")
 RETRY = ("40001", "40P01")
 WAITED = ("55P03", "57014")
+CROWDED = ("too many clients", "too many connections", "connection slots are reserved", "no more connections")
+"""What a server says, or a pooler, that greets nobody for now; a client hears no five characters then."""
 REFUSED = ("28000", "28P01", "3D000")
 
 
@@ -88,9 +90,13 @@ def unconnected(error: BaseException, where: str) -> AtollError:
     state, said = code(error) or "", first_line(error)
     if state in REFUSED or "password authentication failed" in said or "no password supplied" in said:
         return ConfigurationError(f"{where}: {said}. Correct the user, password or database in the URL.")
+    if 'role "' in said and ("does not exist" in said or "not permitted to log in" in said):
+        return ConfigurationError(f"{where}: {said}. Correct the user in the URL, or create the role.")
     if 'database "' in said and "does not exist" in said:
         return ConfigurationError(f"{where}: {said}. Correct the database in the URL, or create it.")
-    if state.startswith("53") or "too many clients" in said:
+    if "no pg_hba.conf entry" in said or "permission denied for database" in said:
+        return ConfigurationError(f"{where}: {said}. Let its administrator admit this user from this host.")
+    if state.startswith("53") or any(words in said for words in CROWDED):
         return Overloaded(f"{where}: {said}. Come back later, or lower the pools of its clients.")
     return NotSent(f"{where} cannot be reached: {said}. Nothing was asked. Is it running?")
 

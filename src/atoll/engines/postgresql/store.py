@@ -128,6 +128,7 @@ class PostgresStore:
     async def close(self) -> None:
         """End this handle's watches with WatchLost and close its connections; a pool stays its owner's."""
         await self._desks.close()
+        self.met.first = ""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -141,6 +142,8 @@ class PostgresStore:
         [(epoch, noted, here, _)] = await self.look("a look at the epoch", reading.EPOCH)
         if noted != here:
             raise answers.uncertain(noted, here, self._url)
+        if (system := here.partition("/")[0]) != self.met.first:
+            raise answers.another(self._url, self.met.first, system)
         return int(epoch)
 
     async def get(self, key: str) -> Got:
@@ -175,7 +178,7 @@ class PostgresStore:
         refusal.check_transaction(then, compare, guard, self.options)
         if guard is not None:
             guard.check()
-        return await self.write(Asked(then, compare, guard, request_id))
+        return await self.write(ledger.checked(Asked(then, compare, guard, request_id)))
 
     async def observe(self, prefix: str) -> AsyncIterator[Observation]:
         """See the port. One observation for each transaction; a reset when it fell behind the history."""

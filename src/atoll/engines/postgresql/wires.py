@@ -71,12 +71,8 @@ class PsycopgWire:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing has come on it unasked: a server that is gone has said so already."""
-        if self.connection.closed:
-            return False
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return not poll.poll(0)
+        """See is_quiet."""
+        return is_quiet(self.connection)
 
     def _noticed(self, notice: Any) -> None:
         if notice.sqlstate == NOT_COPIED:
@@ -118,7 +114,7 @@ def given(pool: Any) -> Take | None:
     """How a connection is taken from the pool or engine that somebody handed over; None: it is neither."""
     package = type(pool).__module__.partition(".")[0]
     if package == "psycopg_pool" and asyncio.iscoroutinefunction(getattr(pool, "getconn", None)):
-        return lambda: _from_psycopg(pool.connection())
+        return lambda: _from_psycopg(pool)
     if package == "asyncpg" and hasattr(pool, "acquire"):
         return lambda: _from_asyncpg(pool.acquire())
     if package == "sqlalchemy" and hasattr(pool, "sync_engine"):
@@ -127,9 +123,14 @@ def given(pool: Any) -> Take | None:
 
 
 @asynccontextmanager
-async def _from_psycopg(taking: AbstractAsyncContextManager[Any]) -> AsyncIterator[Wire]:
-    async with taking as connection, _autocommit(connection) as wire:
-        yield wire
+async def _from_psycopg(pool: Any) -> AsyncIterator[Wire]:
+    while True:
+        async with pool.connection() as connection:
+            if is_quiet(connection):
+                async with _autocommit(connection) as wire:
+                    yield wire
+                    return
+            await connection.close()  # its server has hung up: the pool drops it and gives another
 
 
 @asynccontextmanager
@@ -142,11 +143,20 @@ async def _from_asyncpg(taking: AbstractAsyncContextManager[Any]) -> AsyncIterat
 async def _from_sqlalchemy(engine: Any) -> AsyncIterator[Wire]:
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-        if type(driver).__module__.startswith("asyncpg"):
-            yield AsyncpgWire(driver)
-            return
-        async with _autocommit(driver) as wire:
-            yield wire
+        asyncpgs = type(driver).__module__.startswith("asyncpg")
+        if driver.is_closed() if asyncpgs else not is_quiet(driver):
+            await connection.invalidate()
+            driver = (await connection.get_raw_connection()).driver_connection
+        try:
+            if asyncpgs:
+                yield AsyncpgWire(driver)
+            else:
+                async with _autocommit(driver) as wire:
+                    yield wire
+        except BaseException:
+            if driver.is_closed() if asyncpgs else driver.closed:
+                await connection.invalidate()
+            raise
 
 
 @asynccontextmanager
@@ -161,6 +171,15 @@ async def _autocommit(connection: Any) -> AsyncIterator[Wire]:
         wire.leave()
         if not before and not connection.closed:
             await connection.set_autocommit(False)
+
+
+def is_quiet(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether nothing has come on it unasked: a server that hung up has said so already."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return not poll.poll(0)
 
 
 def _shut(descriptor: int) -> None:

@@ -19,7 +19,7 @@ from atoll.engines.postgresql import ledger
 from atoll.engines.postgresql.ledger import Asked, Terms
 from atoll.engines.postgresql.pool import Pool
 from atoll.engines.postgresql.wires import Row
-from atoll.errors import NotSent, OutcomeUnknown, Overloaded
+from atoll.errors import NotApplied, NotSent, OutcomeUnknown, Overloaded
 
 CALLS_MAX, COUNT_MAX, BYTES_MAX = 256, 2000, 4 << 20
 MARGIN = 0.9
@@ -84,16 +84,26 @@ class Writer:
     async def _go(self, terms: Terms) -> None:
         while self._waiting:
             together = self._together()
-            try:
-                rows = await self._send([one.asked for one in together], together, terms)
-            except Exception as error:
-                for one in together:
-                    if not one.rows.done():
-                        one.rows.set_exception(copy.copy(error))
+            if await self._answered(together, terms):
                 continue
-            for one, mine in zip(together, rows, strict=True):
+            for one in together:  # one of them is refused for a reason of its own
+                await self._answered([one], terms)
+
+    async def _answered(self, together: list[_Waiting], terms: Terms) -> bool:
+        """Send them and hand out the answers. False: the server refused them for what one of them says."""
+        try:
+            rows = await self._send([one.asked for one in together], together, terms)
+        except Exception as error:
+            if type(error) is NotApplied and len(together) > 1:
+                return False
+            for one in together:
                 if not one.rows.done():
-                    one.rows.set_result(mine)
+                    one.rows.set_exception(copy.copy(error))
+            return True
+        for one, mine in zip(together, rows, strict=True):
+            if not one.rows.done():
+                one.rows.set_result(mine)
+        return True
 
     async def _send(self, calls: list[Asked], together: list[_Waiting], terms: Terms) -> list[list[Row]]:
         left = max(one.until for one in together) - clock.loop_now()
