@@ -11,10 +11,12 @@ from atoll.verify import conformance_store
 from atoll.verify.conformance import NotTested
 from servers import Shared
 
+SMALL = (
+    "?prefix=small&history_max=300&dedupe_window_s=5&operations_max=64&key_bytes_max=100&value_bytes_max=1000"
+)
 OPTIONS = [
     ("redis", "?prefix=conformance"),
-    ("redis", "?prefix=small&history_max=300&dedupe_window_s=5"),
-    ("redis", "?prefix=tight&operations_max=64&key_bytes_max=100&value_bytes_max=1000"),
+    ("redis", SMALL),
     ("valkey", "?prefix=conformance"),
 ]
 SLOW = {"ten_thousand_children_are_listed"}

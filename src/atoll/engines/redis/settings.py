@@ -88,7 +88,7 @@ def durable(found: Settings, options: RedisOptions) -> Durable:
 def remedy(found: Settings, options: RedisOptions, fails_over: bool) -> str:
     """What to do where exclusion cannot be kept; empty where it can."""
     if found.config is not None and found.evicts:
-        return "Set maxmemory-policy to noeviction: it may evict the locks."
+        return "It may evict the locks: CONFIG SET maxmemory-policy noeviction, and the same in redis.conf."
     if fails_over:
         return (
             "Redis copies to its replicas after it has answered, so a failover may forget a lock, and WAIT "
@@ -101,12 +101,15 @@ def remedy(found: Settings, options: RedisOptions, fails_over: bool) -> str:
             "CONFIG GET is forbidden there, so its appendfsync is not known: allow it (ACL SETUSER ... "
             "+config|get), or say ?durable=node if you know that each write is forced to disk."
         )
-    now = (found.config or {}).get("appendonly"), (found.config or {}).get("appendfsync")
-    told = "has no append-only file" if now[0] != "yes" else f"forces its file to disk with {now[1]}"
-    return (
-        f"It {told}, so a crash may forget the last writes, a lock too: CONFIG SET appendonly yes, "
-        "CONFIG SET appendfsync always, and the same in redis.conf."
-    )
+    config = found.config
+    if config.get("appendonly") != "yes":
+        told, fix = "It has no append-only file", "CONFIG SET appendonly yes, CONFIG SET appendfsync always"
+    elif config.get("appendfsync") != "always":
+        told, fix = f"It has appendfsync {config.get('appendfsync')}", "CONFIG SET appendfsync always"
+    else:
+        told = "While its file is rewritten nothing is forced to disk"
+        fix = "CONFIG SET no-appendfsync-on-rewrite no"
+    return f"{told}, so a crash may forget the last writes, a lock too: {fix}, and the same in redis.conf."
 
 
 def claims(ledger: Ledger, found: Settings, head: Head) -> StoreClaims:

@@ -280,19 +280,22 @@ async def _leader(plan: _Plan, members: list[ServerProcess], within_s: float = S
     """Who takes writes now: the living master that most recently became one; in a cluster, of PREFIX."""
     until = clock.loop_now() + within_s
     while clock.loop_now() < until:
-        found = []
-        for i, member in enumerate(members):
-            if member.pid is None:
-                continue
-            try:
-                async with asyncio.timeout(2):
-                    found += [i] if await _leads(plan, i) else []
-            except Exception:
-                continue
+        living = [i for i, member in enumerate(members) if member.pid is not None]
+        answers = await asyncio.gather(*(_answers(plan, i) for i in living))
+        found = [i for i, leads in zip(living, answers, strict=True) if leads]
         if len(found) == 1:
             return found[0]
         await asyncio.sleep(0.05)
     raise ServerFailed(f"no one server of {plan.folder} leads after {within_s:g} s")
+
+
+async def _answers(plan: _Plan, i: int) -> bool:
+    """Whether server `i` says within a second that it leads; one that is stopped says nothing."""
+    try:
+        async with asyncio.timeout(1):
+            return await _leads(plan, i)
+    except Exception:
+        return False
 
 
 async def _leads(plan: _Plan, i: int) -> bool:
