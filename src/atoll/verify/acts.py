@@ -7,6 +7,7 @@ need a set-up of their own: the power cut, the full disk, the clock that jumps, 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from atoll import urls
 from atoll.errors import AtollError, ConfigurationError, MissingExtra
 from atoll.ports.store import Durable
-from atoll.verify import failover, namespaces, special_stages, troupe
+from atoll.verify import failover, namespaces, revisions, special_stages, troupe
 from atoll.verify.accidents import Fate
+from atoll.verify.history import History
+from atoll.verify.judgement import Judgement
 from atoll.verify.performance import Piece, perform
 from atoll.verify.scenario import Claim, Hardship, Line, Workload
 from atoll.verify.server_faults import Weather
@@ -45,6 +48,11 @@ class Act:
     """It can happen once in a run only."""
 
 
+def _never_early(history: History, claims: Any) -> Judgement:
+    """Judged as if it claimed it; whether it does decides between broken and not promised."""
+    return revisions.judge(history, claims=dataclasses.replace(claims, never_early=True))
+
+
 def _acts() -> list[Act]:
     from atoll.verify.run import POWER
 
@@ -60,7 +68,7 @@ def _acts() -> list[Act]:
         ),
         Act(
             name="clock",
-            workload=WORKLOADS["leases"],
+            workload=dataclasses.replace(WORKLOADS["leases"], judge=_never_early),
             hardship=Hardship.CLOCK,
             claim=Claim(
                 "leases outlive a clock step", "A server's wall clock that jumps ends no lease early."
@@ -78,7 +86,20 @@ def _acts() -> list[Act]:
             stage=failover.replicated,
             fate=failover.fail_over,
             missing=failover.no_replica,
-            promised=lambda claims: not claims.forgets_at_failover,
+            promised=lambda claims: claims.durable is Durable.QUORUM and not claims.forgets_at_failover,
+            once=True,
+        ),
+        Act(
+            name="failover",
+            workload=WORKLOADS["lock"],
+            hardship=Hardship.FAILOVER,
+            claim=Claim(
+                "no stale write after a failover",
+                "What a failover forgets costs no token: the epoch rises before anybody may hold again.",
+            ),
+            stage=failover.replicated,
+            fate=failover.fail_over_and_bump,
+            missing=failover.no_replica,
             once=True,
         ),
         Act(
@@ -106,16 +127,15 @@ def _acts() -> list[Act]:
 async def play(wish: Wish, report: Report, folder: Path, progress: troupe.Progress) -> None:
     """Everything that was asked for, on servers of our own."""
     start = Start.read(wish.start)
-    acts = {act.name: act for act in _acts()}
-    from atoll.verify.run import NAMES
+    acts = _acts()
+    from atoll.verify.run import ACTS, NAMES
 
-    asked = tuple(dict.fromkeys((*NAMES, *acts))) if wish.workloads == NAMES else wish.workloads
+    asked = tuple(dict.fromkeys((*NAMES, *ACTS))) if wish.workloads == NAMES else wish.workloads
     plain = [name for name in asked if name in WORKLOADS]
     if plain:
         await _ordinary(wish, start, plain, report, folder, progress=progress)
-    for name in asked:
-        if name in acts:
-            report.lines += await _special(wish, start, acts[name], report, folder, progress=progress)
+    for act in (act for name in asked for act in acts if act.name == name):
+        report.lines += await _special(wish, start, act, report, folder, progress=progress)
 
 
 async def _ordinary(
@@ -159,8 +179,7 @@ def _piece(
 
 
 def _home(folder: Path, name: str) -> Path:
-    home = folder / name
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
     for path in (folder, home):
         path.chmod(0o755)  # some servers run under an account of their own
     return home

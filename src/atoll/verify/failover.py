@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from atoll import clock
+from atoll import clock, urls
+from atoll.errors import AtollError
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
@@ -72,6 +73,26 @@ def fail_over(stage: Stage) -> Fate:
         accident.seconds = clock.lease_now() - accident.at
         accident.proof = line.counts.dropped_to_client
         return [accident]
+
+    return fate
+
+
+def fail_over_and_bump(stage: Stage) -> Fate:
+    """The same, and after a while an operator accepts the copy: `atoll store bump`."""
+    happens = fail_over(stage)
+
+    async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
+        accidents = await happens(dice, ttl_s)
+        await asyncio.sleep(ttl_s)
+        for _ in range(20):
+            try:
+                async with urls.store(stage.url) as store:
+                    if store.moving is not None:
+                        await store.moving.bump()
+                    return accidents
+            except AtollError:
+                await asyncio.sleep(0.2)
+        return accidents
 
     return fate
 

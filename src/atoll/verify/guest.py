@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll import clock, urls
 from atoll.errors import AtollError, ConfigurationError
+from atoll.ports.examining import Finding
 from atoll.verify import janitor
 from atoll.verify.accidents import Fate
 from atoll.verify.performance import sweep
@@ -64,7 +65,7 @@ class Visit:
 
 @asynccontextmanager
 async def visit(
-    wish: Wish, report: Report, said: Callable[[Sequence[Any]], None] | None = None
+    wish: Wish, report: Report, said: Callable[[Sequence[Finding]], None] = lambda findings: None
 ) -> AsyncIterator[Visit]:
     """Knock, look round, take a lease; give everything back in the end."""
     scheme = urls.parse(wish.url.removeprefix(urls.FAULTY)).scheme
@@ -80,6 +81,7 @@ async def visit(
     async with AsyncExitStack() as stack:
         store: Any = await stack.enter_async_context(urls.store(wish.url))
         await _look_round(store, report)
+        said(report.preflight)
         if store.leasing is not None:
             here.lease = (await store.leasing.grant(LEASE_S)).lease
             keeper = asyncio.ensure_future(_keep(store, here.lease))

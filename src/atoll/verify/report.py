@@ -7,13 +7,14 @@ whether everything held, then what was claimed, what was done to break it, and w
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from atoll import __version__, urls
 from atoll.errors import ConfigurationError
+from atoll.ports.examining import Finding, Weight
 from atoll.ports.store import Put
 from atoll.verify.history import Call, Transaction
 from atoll.verify.judgement import Answer, Violation
@@ -43,6 +44,8 @@ def text(report: Report, page: Path) -> str:
     """What `atoll verify` prints: a line for each claim, then how to see it and to do it again."""
     width = max(len(line.claim.name) for line in report.lines)
     rows: list[str] = []
+    if not report.wish.url and (found := preflight(report.preflight)):
+        rows.append(found)
     for line in report.lines:
         under = f"{'':<{width}}  {'':<9}"
         bites = f"; {_bites(line)}" if _bites(line) else ""
@@ -62,6 +65,11 @@ def text(report: Report, page: Path) -> str:
 def as_data(report: Report) -> dict[str, Any]:
     """The same for programs."""
     return {
+        "engine": report.wish.engine,
+        "when": datetime.datetime.fromtimestamp(report.began, datetime.UTC).strftime("%Y-%m-%d"),
+        "atoll": __version__,
+        "claims_made": report.facts.get("claims", {}),
+        "preflight": [_finding(found) for found in report.preflight],
         "url": masked(report.wish),
         "seed": report.wish.seed,
         "seconds": round(report.seconds, 3),
@@ -87,9 +95,26 @@ def as_data(report: Report) -> dict[str, Any]:
     }
 
 
+def _finding(found: Finding) -> dict[str, str]:
+    return {
+        "setting": found.setting,
+        "value": found.value,
+        "weight": found.weight.value,
+        "cost": found.cost,
+        "fix": found.fix,
+    }
+
+
+def preflight(findings: Sequence[Finding]) -> str:
+    """What `atoll verify` says of a server before it begins: a line for each finding that matters."""
+    heavy = [found for found in findings if found.weight in (Weight.BREAKS, Weight.COSTS)]
+    lines = [f"{f.weight.value:<7} {f.setting} = {f.value}: {f.cost}" for f in heavy]
+    return "\n".join(lines)
+
+
 def page(report: Report) -> str:
     """The HTML page."""
-    broken = [line for line in report.lines if line.answer is Answer.NO]
+    broken = [line for line in report.lines if line.answer is Answer.NO and line.promised]
     unclear = [line for line in report.lines if line.answer is not Answer.YES]
     if broken:
         verdict, kind = f"{len(broken)} of {len(report.lines)} claims broken", "no"
@@ -119,6 +144,7 @@ def page(report: Report) -> str:
             f'<header><p class="over">atoll verify</p><h1 class="{kind}">{escape(verdict)}</h1>',
             f'<p class="url"><code>{escape(masked(report.wish))}</code></p><dl>{listed}</dl></header>',
             _table(report),
+            _found_before(report),
             *_stories(report),
             f"<footer><p>Again: <code>{escape(report.again())}</code></p>{CAVEAT}</footer>",
             "</main></body></html>",
@@ -133,6 +159,10 @@ CAVEAT = (
 _KINDS = {Answer.YES: "yes", Answer.NO: "no", Answer.NOT_KNOWN: "unknown", None: "idle"}
 
 
+def _kind(line: Line) -> str:
+    return "unknown" if line.verdict == "not promised" else _KINDS[line.answer]
+
+
 def _table(report: Report) -> str:
     rows = []
     for line in report.lines:
@@ -142,12 +172,23 @@ def _table(report: Report) -> str:
         why = f'<p class="small">{escape(note)}</p>' if note and note not in line.figures else ""
         rows.append(
             f'<tr><td><b>{escape(line.claim.name)}</b><p class="small">{escape(line.claim.sentence)}</p></td>'
-            f'<td><span class="pill {_KINDS[line.answer]}">{escape(line.verdict)}</span></td>'
+            f'<td><span class="pill {_kind(line)}">{escape(line.verdict)}</span></td>'
             f"<td>{escape(line.figures)}{why}</td><td><ul>{bites}{missing}</ul></td></tr>"
         )
     head = "<tr><th>Claim</th><th>Verdict</th><th>What was seen</th><th>Faults that bit</th></tr>"
     body = f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>"
     return f'<section class="scroll"><table>{body}</table></section>'
+
+
+def _found_before(report: Report) -> str:
+    """What the server said of its settings before the run."""
+    if not report.preflight:
+        return ""
+    items = "".join(
+        f"<li><b>{escape(f.setting)}</b> = {escape(f.value)} ({f.weight.value}). {escape(f.cost)}</li>"
+        for f in report.preflight
+    )
+    return f"<section><h2>The server's own settings</h2><ul>{items}</ul></section>"
 
 
 def _stories(report: Report) -> Iterator[str]:

@@ -10,12 +10,14 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from atoll import clock, urls
 from atoll.errors import ConfigurationError
+from atoll.ports.examining import Finding
 from atoll.ports.store import Durable
 from atoll.verify import crash_subjects, troupe
 from atoll.verify.crash_states import Bounds, CrashReport
@@ -56,6 +58,11 @@ class Wish:
         """What is verified, as a person wrote it."""
         return f"--start {shlex.quote(self.start)}" if self.start else self.url
 
+    @property
+    def engine(self) -> str:
+        """The column of the table it belongs to."""
+        return self.start or self.url.removeprefix(urls.FAULTY).partition("://")[0]
+
 
 @dataclass(slots=True)
 class Report:
@@ -67,7 +74,7 @@ class Report:
     crashes: list[CrashReport] = field(default_factory=list)
     began: float = 0.0
     seconds: float = 0.0
-    preflight: list[Any] = field(default_factory=list)
+    preflight: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def exit_code(self) -> int:
@@ -101,8 +108,15 @@ def checked(wish: Wish) -> None:
         raise ConfigurationError(f"found the workload {unknown[0]!r}; expected one of {', '.join(known)}.")
 
 
-async def run(wish: Wish, progress: troupe.Progress = lambda text: None) -> Report:
-    """Play every workload that was asked for. Raises what opening the place raises."""
+async def run(
+    wish: Wish,
+    progress: troupe.Progress = lambda text: None,
+    first: Callable[[Sequence[Finding]], None] = lambda findings: None,
+) -> Report:
+    """Play every workload that was asked for. Raises what opening the place raises.
+
+    `first` is told what a server of yours says of its own settings, before anything is done there.
+    """
     checked(wish)
     report = Report(wish, began=clock.wall_now())
     started = clock.loop_now()
@@ -112,16 +126,22 @@ async def run(wish: Wish, progress: troupe.Progress = lambda text: None) -> Repo
 
             await acts.play(wish, report, Path(folder), progress)
         else:
-            await _on_a_place(wish, report, Path(folder), progress)
+            await _on_a_place(wish, report, Path(folder), progress, first)
     report.seconds = clock.loop_now() - started
     return report
 
 
-async def _on_a_place(wish: Wish, report: Report, folder: Path, progress: troupe.Progress) -> None:
+async def _on_a_place(
+    wish: Wish,
+    report: Report,
+    folder: Path,
+    progress: troupe.Progress,
+    first: Callable[[Sequence[Finding]], None],
+) -> None:
     from atoll.verify import guest
 
     scheme = urls.parse(wish.url.removeprefix(urls.FAULTY)).scheme
-    async with guest.visit(wish, report) as visit:
+    async with guest.visit(wish, report, first) as visit:
         for name in wish.workloads:
             say = lambda text, name=name: progress(f"{name}: {text}")
             if name == CRASH:
