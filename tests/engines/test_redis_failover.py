@@ -68,7 +68,7 @@ async def survives(cluster: Any, store: Any, fail: Any) -> None:
     writer.on = False
     await writing
     new = atoll.urls.store(cluster.url)
-    with pytest.raises(EpochUncertain, match="promoted from a replica|not there any more"):
+    with pytest.raises(EpochUncertain, match=r"promoted from a replica|not there any more"):
         await new.epoch()
     assert await new.moving.bump() == 2
     async with Lock(store, "x", best_effort=True, ttl_s=6, wait_s=20) as held:

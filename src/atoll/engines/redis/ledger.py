@@ -61,8 +61,8 @@ class Ledger:
         if denied:
             raise ConfigurationError(
                 f"the user of {self.url} may not {', '.join(one.decode() for one in denied)}. Give it what "
-                f"the scripts need: ACL SETUSER <user> ~{{{self.options.prefix}}}:* +@read +@write +@scripting "
-                "+time +info +config|get"
+                f"the scripts need: ACL SETUSER <user> ~{{{self.options.prefix}}}:* "
+                "+@read +@write +@scripting +time +info +config|get"
             )
 
     async def run(

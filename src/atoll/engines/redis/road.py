@@ -284,6 +284,9 @@ class Road:
 
 async def _fresh(connection: Any) -> bool:
     """Nothing came while it was idle, above all not its end."""
+    reader = getattr(connection, "_reader", None)  # a reset is told by nothing public before it is written to
+    if reader is not None and reader.exception() is not None:
+        return False
     try:
         return not await connection.can_read()
     except (RedisError, OSError):
