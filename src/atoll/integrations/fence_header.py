@@ -49,8 +49,8 @@ class Handed:
         """
         if resource is not None and resource != self.resource:
             raise Refused(
-                f"found a token for {self.resource}, expected one for {resource}. Nothing was written: whoever "
-                "sent it holds another lock than the one this needs."
+                f"found a token for {self.resource}, expected one for {resource}. Nothing was written: "
+                "whoever sent it holds another lock than the one this needs."
             )
         await joined_on(tx).fence(tx, self.resource, self.token)
 

@@ -189,23 +189,40 @@ class SqlAlchemyDatabase:
         left = clock.remaining_s(CEILING_S)
         try:
             async with asyncio.timeout(max(0.0, left)):
+                if self._asyncio is None:
+                    return await asyncio.to_thread(self._write_here, work)
+                with reaching(self._dialect, self._where):
+                    connection = await self._asyncio.connect()
                 with explaining(self._dialect, f"database {self._name}"):
-                    if self._asyncio is not None:
-                        async with self._asyncio.begin() as connection:
-                            return await connection.run_sync(work)
-                    return await asyncio.to_thread(_write, self._plain, work)
+                    async with connection, connection.begin():
+                        return await connection.run_sync(work)
         except TimeoutError as error:
             raise OutcomeUnknown(
                 f"the database {self._name} gave no answer within {left:.3g} s; what was asked may have "
                 "been done. Ask again: what is Atoll's can be asked twice."
             ) from error
-        except (OSError, PoolTimeout) as error:
+
+    def _write_here(self, work: Callable[[Connection], T]) -> T:
+        with reaching(self._dialect, self._where):
+            connection = self._plain.connect()
+        with explaining(self._dialect, f"database {self._name}"), connection, connection.begin():
+            return work(connection)
+
+
+class reaching:
+    """Around taking a connection: none is NotSent, or a word of the engine's URL that is wrong."""
+
+    def __init__(self, dialect: dialect.Dialect, where: str) -> None:
+        self._dialect, self._where = dialect, where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PoolTimeout):
             raise NotSent(
-                f"{self._where} cannot be reached: {error}. Nothing was asked. Is it running, and is the "
-                "engine's pool large enough?"
+                f"{self._where}: {error}. Nothing was asked. Keep transactions short, or give the engine a "
+                "larger pool."
             ) from error
-
-
-def _write(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
+        if isinstance(error, Exception) and (told := self._dialect.unconnected(error, self._where)):
+            raise told from error

@@ -59,6 +59,10 @@ class Dialect(Protocol):
         """Raise where COMMIT would be answered by a silent ROLLBACK."""
         ...
 
+    def unconnected(self, error: Exception, where: str) -> AtollError | None:
+        """The error of ours for a connection that could not be made."""
+        ...
+
     def explained(self, error: DBAPIError, where: str) -> AtollError | None:
         """The error of ours inside a transaction; None for what is the user's own."""
         ...

@@ -88,6 +88,12 @@ class PostgresDialect:
                 raise
             raise failed(where) from error
 
+    def unconnected(self, error: Exception, where: str) -> AtollError | None:
+        heard = _heard(error) if isinstance(error, DBAPIError) else error
+        if sqlstate.lost(heard) or sqlstate.code(heard) is not None:
+            return sqlstate.unconnected(heard, where)
+        return None
+
     def explained(self, error: DBAPIError, where: str) -> AtollError | None:
         return sqlstate.explained(_heard(error), where)
 

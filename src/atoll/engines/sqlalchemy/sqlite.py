@@ -79,6 +79,9 @@ class SqliteDialect:
     def expect_intact(self, connection: Connection) -> None:
         """SQLite's COMMIT says itself when there is nothing to commit."""
 
+    def unconnected(self, error: Exception, where: str) -> AtollError | None:
+        return self.explained(error, where) if isinstance(error, DBAPIError) else None
+
     def explained(self, error: DBAPIError, where: str) -> AtollError | None:
         cause: BaseException | None = error.orig
         while cause is not None and not hasattr(cause, "sqlite_errorcode"):
