@@ -104,10 +104,10 @@ async def read_all(store: Store, say: Say | None = None) -> Contents:
 
 
 async def _read_once(store: Store, say: Say | None) -> Contents:
-    page = await store.range(limit=PAGE)
+    page = await again(partial(store.range, limit=PAGE))
     found = Contents(list(page.entries), page.revision)
     while page.more:
-        page = await store.range(start=found.entries[-1].key + "\0", limit=PAGE)
+        page = await again(partial(store.range, start=found.entries[-1].key + "\0", limit=PAGE))
         found.entries += page.entries
         found.one_moment &= page.revision == found.revision
         if say is not None:
@@ -256,6 +256,7 @@ class Removal:
         await self._prepare(new, claims)
         await old.freeze(note(self._target.url, move, done=False))
         try:
+            await self._refuse_one_store(old, new)
             held = await self._wait(move)
             if held and not self._interrupt:
                 await old.freeze(None)
@@ -307,6 +308,15 @@ class Removal:
         _check_sizes(kept, claims, self._target)
         there = {entry.key: entry for entry in (await read_all(self._target)).entries}
         _foreign(self._target, there, {e.key: e.value for e in kept}, force=self._force)
+
+    async def _refuse_one_store(self, old: Moving, new: Moving) -> None:
+        """Two URLs may lead to one store; then the note that was just written hangs on both doors."""
+        written = await old.frozen()
+        if written is not None and await new.frozen() == written:
+            raise ConfigurationError(
+                f"found that {self._source.url} and {self._target.url} are one store; expected two. "
+                "Nothing was moved: name another target."
+            )
 
     async def _wait(self, move: str) -> list[Holds]:
         """Until nobody holds anything; who still does when the time is over."""

@@ -55,7 +55,7 @@ class FormerlyStore:
     """Made by `atoll.store(new, formerly=old)`. The old one until it was moved, the new one from then on."""
 
     def __init__(self, new: Store, old: Store) -> None:
-        if new is old or new.url == old.url:
+        if new is old or (new.url == old.url and new.url != "memory://"):
             raise ConfigurationError(
                 f"found {new.url} as the store and as formerly; expected two. Drop the word formerly."
             )
