@@ -34,6 +34,7 @@ from atoll.errors import AtollError, ConfigurationError, NotSent, Overloaded
 
 log = logging.getLogger("atoll.zookeeper")
 _CLOSE_S = 2.0
+_LOOK_S = 0.5
 _LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
 
 Make = Callable[[], Request]
@@ -62,17 +63,27 @@ class Link:
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._gone = threading.Event()
+        self._wish_s = 0.0
+        self._down_since = clock.lease_now()
 
     def begin(self, wish_s: float) -> None:
         """Start connecting; `wish_s`: the session's time as wished."""
+        self._wish_s, self._down_since = wish_s, clock.lease_now()
         if self._given is not None:
             self._given.add_listener(self._changed)
             if not self._given.connected:
                 self._given.start_async()
             return
-        self._client = bridge.connect(
-            self.ensemble, wish_s, pings=self.lasting, changed=self._changed, ended=self._ended
-        )
+        self._gone = gone = threading.Event()
+
+        def ended() -> None:
+            bridge.release(client)
+            gone.set()
+            if gone is self._gone:
+                self._ended()
+
+        client = bridge.connect(self.ensemble, wish_s, pings=self.lasting, changed=self._changed, ended=ended)
+        self._client = client
 
     @property
     def client(self) -> KazooClient:
@@ -93,23 +104,29 @@ class Link:
         """Until there is a connection. NotSent when there is none by `due`; SessionOver."""
         while not self.client.connected:
             self._check()
-            loop = asyncio.get_running_loop()
-            change = loop.create_future()
-            with self._lock:
-                self._waiting.append((loop, change))
-            if self.client.connected or self.over:
-                continue
-            try:
-                async with asyncio.timeout_at(due):
-                    await change
-            except TimeoutError:
-                if clock.loop_now() < due:
-                    raise
+            if clock.loop_now() >= due:
                 raise NotSent(
                     f"{what} was not sent: no server of {self.ensemble.url} took us on in time. Nothing "
                     "happened. See whether the servers run, have a majority, and let this host in."
-                ) from None
+                )
+            await self._change(min(due, clock.loop_now() + _LOOK_S), lambda: self.client.connected)
         self._check()
+
+    async def _change(self, until: float, already: Callable[[], bool]) -> None:
+        """Until something changed about the connection, unless it has `already`; at most `until`."""
+        loop = asyncio.get_running_loop()
+        mine = (loop, loop.create_future())
+        with self._lock:
+            self._waiting.append(mine)
+        try:
+            if not already():
+                async with asyncio.timeout_at(until):
+                    await mine[1]
+        except TimeoutError:
+            return
+        finally:
+            with self._lock, suppress(ValueError):
+                self._waiting.remove(mine)
 
     async def ask(
         self,
@@ -187,16 +204,22 @@ class Link:
             raise forbidden(self.ensemble.url, "our credentials")
         if self._closing:
             raise NotSent(f"{self.ensemble.url} was closed. Nothing was sent.")
-        if self._gone.is_set() and self.lasting and self._given is None:
-            self._gone.clear()
-            wish_s = self.client._connection.wish_s
-            self.begin(wish_s)
+        if not self.lasting or self._given is not None:
+            return
+        # A session this long without a server has ended. Servers that went back in time take none on that
+        # has seen more than they know, so it begins anew; what was seen is compared elsewhere.
+        down_s = clock.lease_now() - self._down_since
+        dead = not self.client.connected and down_s > 2 * self.granted_s + self.ensemble.options.connect_s
+        if dead or self._gone.is_set():
+            bridge.begin_close(self.client)
+            self.begin(self._wish_s)
 
     def _changed(self, state: Any) -> None:
         """Called by kazoo, in its thread."""
         if state == KazooState.LOST and not self.lasting and self.over is None:
             self.over = "the servers have ended its session"
             self.client._stopped.set()
+        self._down_since = clock.lease_now()
         log.info("%s is %s", self.ensemble.url, str(state).lower())
         self._tell()
 
@@ -204,9 +227,6 @@ class Link:
         """The client's thread is about to end."""
         if not self.lasting and self.over is None:
             self.over = "its connection was closed"
-        self._gone.set()
-        if self._client is not None:
-            bridge.release(self._client)
         self._tell()
 
     def _tell(self) -> None:
@@ -231,15 +251,7 @@ class Link:
             return
         until = clock.loop_now() + _CLOSE_S
         while not self._gone.is_set() and clock.loop_now() < until:
-            loop = asyncio.get_running_loop()
-            change = loop.create_future()
-            with self._lock:
-                self._waiting.append((loop, change))
-            if self._gone.is_set():
-                return
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await change
+            await self._change(until, self._gone.is_set)
 
 
 def forbidden(url: str, what: str) -> ConfigurationError:

@@ -72,7 +72,8 @@ class Mirror:
         if newest or self._session != opened.link.session:
             self.start_over()
             self._session = opened.link.session
-            await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
+            reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
+            opened.learn(reply.results[0], reply.zxid, newest=True)
         while True:
             rooms = [self._dirty_rooms.pop() for _ in range(min(_BATCH, len(self._dirty_rooms)))]
             nodes = [self._dirty_nodes.pop() for _ in range(min(_BATCH, len(self._dirty_nodes)))]

@@ -24,6 +24,7 @@ from atoll.errors import ConfigurationError, EpochUncertain, FormatRefused, Limi
 from atoll.ports.register import Entry
 
 FORMAT = 1
+GONE = "its data is gone (it was wiped, or this is another ensemble)"
 _SLIPS_MAX = 2000
 _ROOMS_MAX = 10_000
 
@@ -99,6 +100,7 @@ class Opened:
     slips: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
     rooms: set[str] = field(default_factory=set)
     remembered: int = 0
+    gone: bool = False
     hub: Hub = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,9 +154,9 @@ class Opened:
     def learn(self, node: object, zxid: int, *, newest: bool) -> Meta:
         """Take the rules of the house as they were just read."""
         if not isinstance(node, Node):
-            self.meta = Meta(0, "", None, -1)
-            self.noted.uncertain = "its data is gone (it was wiped, or this is another ensemble)"
-            raise NotSent(f"{self.url} holds no store any more: {self.noted.uncertain}. Open it again.")
+            self.gone = True
+            self.noted.uncertain = GONE
+            raise NotSent(f"{self.url} holds no store any more: {GONE}. The next call makes a new one.")
         self.meta = _read_meta(node, self.tree.meta)
         self.noted.look(self.meta, zxid, newest and self.linearizable)
         return self.meta
@@ -200,7 +202,7 @@ class Opened:
                     f"found no chroot for {path} on {self.url}; create the client's chroot first."
                 )
         if self.noted.incarnation:
-            self.noted.uncertain = "its data is gone (it was wiped, or this is another ensemble)"
+            self.noted.uncertain = GONE
         meta = Meta(1, clock.unique_id(), None)
         nodes = [tree.counter, tree.keys, tree.requests, tree.leases, tree.lives]
         nodes += [tree.life_node(number) for number in range(names.LIVES)]

@@ -28,9 +28,10 @@ CHUNK_ANSWER_BYTES = 8_000_000
 async def got(opened: Opened, key: str, due: float) -> Got:
     """One key, newest."""
     path = opened.tree.path(key)
-    lines = [wire.get(path), wire.get(opened.tree.life(key))]
+    lines = [wire.get(opened.tree.meta), wire.get(path), wire.get(opened.tree.life(key))]
     reply = await opened.read(f"reading {key!r}", lines, due, newest=True)
-    node, life = reply.results
+    meta, node, life = reply.results
+    opened.learn(meta, reply.zxid, newest=True)
     seen = seen_of(key, node, path, life)
     opened.slip(key, seen)
     return Got(seen.entry, reply.zxid)
@@ -97,7 +98,8 @@ async def _list(opened: Opened, walk: _Walk, stem: tuple[str, ...], what: str, d
         below: list[tuple[str, ...]] = []
         for part in _chunks([wire.get(opened.tree.room(rooms)) for rooms in level], 2):
             lines = [line for one in part for line in (one, wire.children(one.path))]
-            reply = await opened.read(what, lines, due, newest=newest)
+            reply = await opened.read(what, [*lines, wire.get(opened.tree.meta)], due, newest=newest)
+            opened.learn(reply.results[-1], reply.zxid, newest=newest)
             newest = False
             walk.zxids.add(reply.zxid)
             here, level = level[: len(part)], level[len(part) :]

@@ -225,7 +225,11 @@ class ZookeeperStore:
 
     async def opened(self) -> Opened:
         """What this event loop has open."""
-        return await self._opening.get()
+        opened = await self._opening.get()
+        if opened.gone:
+            await self._opening.drop(opened)
+            opened = await self._opening.get()
+        return opened
 
     async def _connect(self) -> Opened:
         due = self.due("opening the store")
