@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import atoll.urls
-from atoll import EpochUncertain, Lock, NotApplied, NotSent, OutcomeUnknown, ReadOnly, deadline
+from atoll import EpochChanged, EpochUncertain, Lock, NotApplied, NotSent, OutcomeUnknown, ReadOnly, deadline
 from atoll.ports.register import Applied
 from atoll.ports.store import Durable, Token, put
 from atoll.verify.conformance_guard import Held
@@ -236,3 +236,38 @@ async def test_what_a_killed_server_did_not_answer_is_not_known() -> None:
             unknown = [one for one in results if isinstance(one, OutcomeUnknown)]
             assert unknown and unknown[0].id == "r0"
             assert all(isinstance(one, OutcomeUnknown | NotSent) for one in results), results
+
+
+async def test_a_watcher_starts_over_and_a_history_ends_when_another_life_answers() -> None:
+    """The promoted standby gives the same numbers to other transactions: nobody may read on across that."""
+    async with server("postgresql", nodes=2) as cluster:
+        async with atoll.urls.store(f"{cluster.url}?poll_s=0.02") as store:
+            assert store.history is not None and store.moving is not None
+            await store.transact(put("w/both", b""))
+            await _caught_up(cluster)
+            await _cut_off(cluster)
+            news, past = store.observe("w/"), store.history.changes("w/", await store.history.now())
+            known = {entry.key for entry in (await anext(news)).changed}
+            for number in range(5):
+                await store.transact(put(f"w/lost{number}", b""))
+                known |= {entry.key for entry in (await anext(news)).changed}
+                await anext(past)
+            assert len(known) == 6
+            await fail_over(cluster)
+            port = cluster.facts["ports"][1]
+            async with atoll.urls.store(f"postgresql://postgres@127.0.0.1:{port}/postgres") as other:
+                for number in range(8):
+                    await other.transact(put(f"w/new{number}", b""))
+            async with asyncio.timeout(WITHIN_S):
+                while not (observation := await anext(news)).reset:
+                    pass
+                assert {entry.key for entry in observation.changed} == {
+                    "w/both",
+                    *(f"w/new{n}" for n in range(8)),
+                }
+                with pytest.raises(EpochChanged):
+                    await anext(past)
+            await store.transact(put("w/last", b""))
+            async with asyncio.timeout(WITHIN_S):
+                assert (await anext(news)).changed[0].key == "w/last", "it hears on"
+            await news.aclose()  # type: ignore[attr-defined]

@@ -44,6 +44,8 @@ class Bell:
         self._waiting = 0
         self._minding: asyncio.Task[None] | None = None
         self._idle_since = 0.0
+        self._line: PsycopgWire | None = None
+        self._closed = False
         self.heard_s: float | None = None
         """When the line last answered, by the loop clock; None while there is none."""
 
@@ -54,6 +56,10 @@ class Bell:
             self._rung.set()
             self._rung = asyncio.Event()
 
+    def went_back(self, revision: int) -> None:
+        """Another server answers now, and it has no more than `revision`."""
+        self._newest = revision
+
     async def wait(self, after: int, wait_s: float) -> None:
         """Until something after `after` was committed, at most `wait_s`."""
         if self._newest > after:
@@ -63,7 +69,7 @@ class Bell:
             self._minding = asyncio.create_task(self._mind(), context=clock.detached())
         try:
             async with asyncio.timeout(wait_s):
-                while self._newest <= after:
+                while self._newest <= after and not self._closed:
                     await self._rung.wait()
         except TimeoutError:
             return
@@ -73,11 +79,15 @@ class Bell:
 
     async def close(self) -> None:
         """Stop listening, and wake who waits."""
+        self._closed = True
         self._rung.set()
-        if self._minding is not None:
-            self._minding.cancel()
-            with suppress(BaseException):
-                await self._minding
+        if self._minding is None or self._minding.done():
+            return
+        if self._line is not None:
+            self._line.cut()  # sooner than a cancellation, which would ask the server to cancel too
+            await asyncio.wait({self._minding}, timeout=1.0)
+        self._minding.cancel()
+        await asyncio.wait({self._minding}, timeout=1.0)
 
     async def _mind(self) -> None:
         while self._wanted():
@@ -90,6 +100,8 @@ class Bell:
             await self._by_looking(QUIET_S if self._listen is not None else None)
 
     def _wanted(self) -> bool:
+        if self._closed:
+            return False
         return self._waiting > 0 or clock.loop_now() - self._idle_since < LINGER_S
 
     async def _by_looking(self, for_s: float | None) -> None:
@@ -102,7 +114,7 @@ class Bell:
 
     async def _by_ear(self, listen: Callable[[], Awaitable[PsycopgWire]]) -> None:
         async with asyncio.timeout(QUIET_S):
-            wire = await listen()
+            wire = self._line = await listen()
         try:
             async with asyncio.timeout(ANSWER_S):
                 await wire.script("LISTEN atoll")
@@ -116,5 +128,6 @@ class Bell:
                 async for notice in wire.connection.notifies(timeout=LOOK_S):
                     self.ring(int(notice.payload))
         finally:
+            self._line = None
             wire.cut()
             await wire.connection.close()

@@ -27,7 +27,8 @@ current_setting('synchronous_standby_names'),
 CASE WHEN pg_is_in_recovery() THEN '' ELSE (SELECT p.system_identifier::text FROM pg_control_system() p) END,
 CASE WHEN pg_is_in_recovery() THEN 0
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
-current_database(), current_setting('server_version')"""
+current_database(), current_setting('server_version'), current_setting('default_transaction_isolation')"""
+_READ_COMMITTED = "SET default_transaction_isolation = 'read committed'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Facts:
     timeline: int
     database: str
     version: str
+    isolation: str
 
     @property
     def incarnation(self) -> str:
@@ -141,6 +143,8 @@ class Way:
             )
         direct = facts.pid == connection.info.backend_pid
         self._met.note(facts, direct=direct)
+        if direct and facts.isolation != "read committed":  # the session is ours alone
+            await wire.script(_READ_COMMITTED)
         return (PsycopgWire(connection, prepares=True) if direct else wire), facts
 
     def _words(self) -> dict[str, str]:

@@ -96,6 +96,8 @@ BEGIN
 END
 $atoll$"""
 
+# Under a stricter isolation the snapshot is older than the turn: locking the row finds that out at once, as
+# a serialization failure, which the caller tries again.
 TRANSACT = f"""CREATE OR REPLACE FUNCTION atoll.transact(
     wait_ms integer, synchronous text, dedupe_s double precision, history_max bigint,
     history_s double precision, request_ids text[],
@@ -117,6 +119,9 @@ BEGIN
     PERFORM set_config('lock_timeout', wait_ms::text, true);
     PERFORM set_config('synchronous_commit', synchronous, true);
     PERFORM pg_advisory_xact_lock({LOCK});
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM atoll.counter c WHERE c.one FOR NO KEY UPDATE;
+    END IF;
     SELECT c.revision, c.epoch, c.frozen, c.incarnation INTO STRICT before, era, note, noted
     FROM atoll.counter c WHERE c.one;
     moment := clock_timestamp();

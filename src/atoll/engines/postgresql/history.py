@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from atoll.engines.parts import pages
 from atoll.engines.parts.pages import Page
 from atoll.engines.postgresql import reading
-from atoll.engines.postgresql.reading import HEAD
+from atoll.engines.postgresql.reading import HEAD, LOOK
 from atoll.engines.postgresql.wires import Row
 from atoll.ports import refusal
 from atoll.ports.register import Entry
@@ -28,17 +28,11 @@ REVISIONS_MAX = 500
 LIVENESS_S = 10.0
 
 
-def is_kept(after: int, row: Row) -> bool:
-    """Whether all that came after `after` is still in the book."""
-    _, newest, oldest, _ = row[:HEAD]
-    return bool(oldest - 1 <= after <= newest)
-
-
 def page_of(rows: list[Row], after: int, prefix: str) -> Page:
     """The transactions after `after`, whole."""
     epoch, newest, oldest, due = rows[0][:HEAD]
     changes = []
-    for number, lines in groupby((row[HEAD:] for row in rows), key=lambda line: line[0]):
+    for number, lines in groupby((row[LOOK:] for row in rows), key=lambda line: line[0]):
         if number is None:
             continue
         mine = [(key.decode(), *rest) for _, key, *rest in lines if key is not None]
@@ -57,7 +51,7 @@ def page_of(rows: list[Row], after: int, prefix: str) -> Page:
 def snapshot_of(rows: list[Row]) -> Page:
     """The present state."""
     epoch, newest, oldest, due = rows[0][:HEAD]
-    return Page(epoch, newest, oldest, reading.entries(rows), (), _due_s(due))
+    return Page(epoch, newest, oldest, reading.entries(rows, LOOK), (), _due_s(due))
 
 
 def _due_s(due: float | None) -> float:
@@ -71,6 +65,8 @@ class Pages:
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
+        self._server: str | None = None
+        """Which life of the data answered this reader last."""
 
     @property
     def url(self) -> str:
@@ -81,16 +77,25 @@ class Pages:
         return self._store.life
 
     async def look(self, prefix: str, after: int | None, *, all: bool) -> Page:
-        """One page of the second book, in which no lease is over."""
+        """One page of the second book, in which no lease is over.
+
+        After a failover the same numbers may name other transactions: an observer starts over then, and
+        whoever resumes a history is told that its epoch is over, until somebody bumps.
+        """
         low, high = refusal.span(prefix)
         ends = (low.encode(), None if high is None else high.encode())
         if after is not None:
-            sql = reading.events(ends[1], all=all)
             words = (after, REVISIONS_MAX, *(() if all else ends))
-            rows = await self._store.read("a look at the news", sql, *words)
-            if is_kept(after, rows[0]):
+            rows = await self._store.read("a look at the news", reading.events(ends[1], all=all), *words)
+            _, newest, oldest, _, here, noted = rows[0][:LOOK]
+            before, self._server = self._server or here, here
+            if all and here != noted:
+                return Page(_NO_EPOCH, newest, oldest, ())
+            if here == before and oldest - 1 <= after <= newest:
                 return page_of(rows, after, prefix)
-        rows = await self._store.read("a look at the state", reading.range_(ends[1]), _ALL, *ends)
+            (await self._store.desk()).bell.went_back(newest)
+        rows = await self._store.read("a look at the state", reading.state(ends[1]), _ALL, *ends)
+        self._server = rows[0][HEAD]
         return snapshot_of(rows)
 
     async def news(self, page: Page, wait_s: float) -> None:
@@ -106,6 +111,7 @@ class Pages:
 
 
 _ALL = (1 << 63) - 1
+_NO_EPOCH = 0
 
 
 class PostgresHistory:

@@ -18,6 +18,9 @@ _DUE = (
 _HEAD = f"c.epoch, c.revision, c.oldest, {_DUE}"
 """Due: seconds until the next lease ends; NULL where there is none."""
 HEAD = 4
+_LIFE = "(SELECT atoll.incarnation()), c.incarnation"
+"""Which life of the data answers, and in which the epoch was noted."""
+LOOK = HEAD + 2
 _HERE = "WHERE c.one AND NOT pg_is_in_recovery()"
 
 COUNTER = f"SELECT {_HEAD} FROM atoll.counter c {_HERE}"
@@ -34,7 +37,16 @@ def between(column: str, at: int, high: bytes | None) -> str:
 
 def range_(high: bytes | None) -> str:
     """Entries of $2 <= key < $3, at most $1."""
-    return f"""SELECT {_HEAD}, e.key, e.value, e.revision, e.create_revision, e.lease
+    return _entries_of(_HEAD, high)
+
+
+def state(high: bytes | None) -> str:
+    """The same for one who watches."""
+    return _entries_of(f"{_HEAD}, {_LIFE}", high)
+
+
+def _entries_of(head: str, high: bytes | None) -> str:
+    return f"""SELECT {head}, e.key, e.value, e.revision, e.create_revision, e.lease
 FROM atoll.counter c LEFT JOIN LATERAL (SELECT n.* FROM atoll.entry n
     WHERE {between("n.key", 2, high)} ORDER BY n.key LIMIT $1::bigint) e ON true
 {_HERE} ORDER BY e.key"""
@@ -43,7 +55,7 @@ FROM atoll.counter c LEFT JOIN LATERAL (SELECT n.* FROM atoll.entry n
 def events(high: bytes | None, *, all: bool) -> str:
     """Lines of the second book after revision $1, $2 revisions at most; of $3 <= key < $4 unless `all`."""
     where = "true" if all else between("n.key", 3, high)
-    return f"""SELECT {_HEAD}, v.revision, v.key, v.value, v.create_revision, v.lease
+    return f"""SELECT {_HEAD}, {_LIFE}, v.revision, v.key, v.value, v.create_revision, v.lease
 FROM atoll.counter c LEFT JOIN LATERAL (SELECT n.* FROM atoll.event n
     WHERE n.revision > $1::bigint AND n.revision <= least(c.revision, $1::bigint + $2::bigint)
     AND {where}) v ON true
@@ -56,6 +68,6 @@ def entry(key: str, row: Sequence[object]) -> Entry | None:
     return None if revision is None else Entry(key, value, revision, created, lease)  # type: ignore[arg-type]
 
 
-def entries(rows: Sequence[Row]) -> tuple[Entry, ...]:
+def entries(rows: Sequence[Row], head: int = HEAD) -> tuple[Entry, ...]:
     """The entries of a range's rows."""
-    return tuple(Entry(row[HEAD].decode(), *row[HEAD + 1 :]) for row in rows if row[HEAD] is not None)
+    return tuple(Entry(row[head].decode(), *row[head + 1 :]) for row in rows if row[head] is not None)

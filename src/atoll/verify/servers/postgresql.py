@@ -38,7 +38,7 @@ class PostgresSettings:
     """Make the tables of a store."""
     config: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Of the servers, as for a faked clock."""
+    """Of the servers alone, as for a faked clock."""
 
 
 async def start(folder: Path, *, nodes: int = 1, **settings: Any) -> Cluster:
@@ -149,7 +149,7 @@ async def _run(*command: object) -> None:
 
 async def _new(home: Path) -> None:
     _make(home)
-    tool = PROGRAM.expect().parent / "initdb"
+    tool = PROGRAM.expect().resolve().parent / "initdb"
     await _run(tool, "-D", home / "data", "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
     rules = home / "data" / "pg_hba.conf"
     rules.write_text(f"{LOCKED}\n{rules.read_text()}")
@@ -157,7 +157,7 @@ async def _new(home: Path) -> None:
 
 async def _copy(home: Path, port: int, number: int) -> None:
     _make(home)
-    tool = PROGRAM.expect().parent / "pg_basebackup"
+    tool = PROGRAM.expect().resolve().parent / "pg_basebackup"
     source = f"host=127.0.0.1 port={port} user=postgres application_name=s{number}"
     await _run(tool, "-d", source, "-D", home / "data", "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
@@ -178,13 +178,19 @@ def _member(home: Path, port: int, chosen: PostgresSettings) -> ServerProcess:
         **chosen.config,
     }
     flags = [word for name, value in words.items() for word in ("-c", f"{name}={value}")]
-    command = [str(PROGRAM.expect()), "-D", str(home / "data"), *flags]
+    spoken = ["/usr/bin/env", *(f"{name}={value}" for name, value in chosen.environment.items())]
+    command = [
+        *(spoken if chosen.environment else []),
+        str(PROGRAM.expect()),
+        "-D",
+        str(home / "data"),
+        *flags,
+    ]
     return ServerProcess(
         home.name,
         command,
         home,
         lambda: ask(port, "SELECT 1"),
-        environment=chosen.environment,
         user=ACCOUNT,
         stop_signal=2,  # SIGINT: a fast shutdown, which does not wait for its clients
     )
