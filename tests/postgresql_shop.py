@@ -47,14 +47,19 @@ async def ask(url: str, *statements: str) -> list[tuple[Any, ...]]:
 
 async def new_shop(server: Server, name: str) -> str:
     """A database of its own with Atoll's tables and one of the user's, `sale (id, what UNIQUE)`."""
-    admin = server.url("postgres")
-    await ask(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
-    url = server.url(name)
+    url = await new_bare(server, name)
     database = atoll.database(url)
     await database.schema.make()
     await database.close()
     await ask(url, "CREATE TABLE sale (id serial PRIMARY KEY, what text UNIQUE)")
     return url
+
+
+async def new_bare(server: Server, name: str) -> str:
+    """A database with nothing of Atoll's in it."""
+    admin = server.url("postgres")
+    await ask(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+    return server.url(name)
 
 
 async def emptied(url: str) -> str:

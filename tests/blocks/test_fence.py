@@ -97,7 +97,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def shops(shared: Any) -> dict[str, str]:
     """One database for all, a table for each way by its search path."""
-    server = server_of(shared("postgresql", tables=False))
+    server = server_of(shared("postgresql"))
 
     async def make() -> str:
         url = await new_shop(server, "fenced")

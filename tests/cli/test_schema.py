@@ -13,21 +13,18 @@ import pytest
 
 import atoll
 from atoll.cli.main import main
-from postgresql_shop import Server, ask, server_of
+from postgresql_shop import Server, ask, new_bare, server_of
 
 
 @pytest.fixture(scope="module")
 def server(shared: Any) -> Server:
-    return server_of(shared("postgresql", tables=False))
+    return server_of(shared("postgresql"))
 
 
 @pytest.fixture
 def bare(server: Server) -> str:
     """A database without tables of ours."""
-    name = "schema_verb"
-    admin = server.url("postgres")
-    asyncio.run(ask(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}"))
-    return server.url(name)
+    return asyncio.run(new_bare(server, "schema_verb"))
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

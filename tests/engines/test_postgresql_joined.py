@@ -12,7 +12,7 @@ from atoll.errors import ConfigurationError, Conflict, FormatRefused, LimitReach
 from atoll.ports.broker import Message
 from atoll.ports.joined import joined_on
 from atoll.ports.store import Token
-from postgresql_shop import BLOCKING, KINDS, Kind, ask, emptied, new_shop, server_of, until_blocked
+from postgresql_shop import BLOCKING, KINDS, Kind, ask, emptied, new_bare, new_shop, server_of, until_blocked
 
 
 def message(id: str, body: bytes = b"x") -> Message:
@@ -21,12 +21,17 @@ def message(id: str, body: bytes = b"x") -> Message:
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql", tables=False)), "joined"))
+    return asyncio.run(new_shop(server_of(shared("postgresql")), "joined"))
 
 
 @pytest.fixture
 def shop(made: str) -> str:
     return asyncio.run(emptied(made))
+
+
+@pytest.fixture(scope="module")
+def bare(shared: Any) -> str:
+    return asyncio.run(new_bare(server_of(shared("postgresql")), "bare"))
 
 
 EACH = pytest.mark.parametrize("begin", KINDS.values(), ids=KINDS)
@@ -208,9 +213,7 @@ async def test_a_connection_in_autocommit_is_refused_because_nothing_would_be_jo
 
 
 @EACH
-async def test_tables_that_are_missing_are_named_with_the_command(made: str, begin: Kind) -> None:
-    bare = made.replace("/joined", "/postgres")
-    await ask(bare, "DROP SCHEMA IF EXISTS atoll CASCADE")
+async def test_tables_that_are_missing_are_named_with_the_command(bare: str, begin: Kind) -> None:
     with pytest.raises(ConfigurationError, match="atoll schema URL"):
         async with begin(bare) as (tx, _):
             await joined_on(tx).once(tx, "s", "1")

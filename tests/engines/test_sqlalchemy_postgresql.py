@@ -16,12 +16,12 @@ from atoll.errors import ConfigurationError, NotApplied, NotSent, Refused
 from atoll.ports.broker import Message
 from atoll.ports.joined import joined_on
 from atoll.ports.store import Token
-from postgresql_shop import ask, emptied, new_shop, server_of
+from postgresql_shop import ask, emptied, new_bare, new_shop, server_of
 
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql", tables=False)), "alchemy"))
+    return asyncio.run(new_shop(server_of(shared("postgresql")), "alchemy"))
 
 
 @pytest.fixture
@@ -101,9 +101,8 @@ async def test_a_session_that_begins_by_itself_is_begun_by_the_verb(shop: str) -
 
 
 @DRIVERS
-async def test_open_makes_no_table_but_names_the_command(made: str, driver: str) -> None:
-    bare = made.replace("/alchemy", "/postgres")
-    await ask(bare, "DROP SCHEMA IF EXISTS atoll CASCADE")
+async def test_open_makes_no_table_but_names_the_command(shared: Any, driver: str) -> None:
+    bare = await new_bare(server_of(shared("postgresql")), "bare_alchemy")
     engine = create_async_engine(of(bare, driver))
     database: Any = atoll.database(engine)
     with pytest.raises(ConfigurationError, match="atoll schema URL"):
@@ -113,7 +112,6 @@ async def test_open_makes_no_table_but_names_the_command(made: str, driver: str)
     assert await database.schema.make() == []
     await database.open()
     await engine.dispose()
-    await ask(bare, "DROP SCHEMA atoll CASCADE")
 
 
 @DRIVERS
@@ -159,7 +157,7 @@ async def test_behind_a_pooler_in_transaction_mode_with_unnamed_statements(
     shared: Any, shop: str, words: dict[str, Any]
 ) -> None:
     """The engine's own setting decides, for its statements and for ours: the one that the page gives."""
-    cluster = shared("postgresql", tables=False)
+    cluster = shared("postgresql")
     pooler, address = await cluster.facts["pooler"](pool_size=2)
     url = shop.replace(cluster.addresses[0], address)
     engine = create_async_engine(

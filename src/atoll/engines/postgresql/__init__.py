@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# At once, for it makes `held.fence` know the connections of psycopg and asyncpg; it imports neither.
+from atoll.engines.postgresql import joined as joined
+
 if TYPE_CHECKING:
     from atoll.engines.postgresql.database import PostgresDatabase
     from atoll.engines.postgresql.store import PostgresStore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
@@ -194,7 +194,7 @@ class SqlAlchemyDatabase:
                 with reaching(self._dialect, self._where):
                     connection = await self._asyncio.connect()
                 with explaining(self._dialect, f"database {self._name}"):
-                    async with connection, connection.begin():
+                    async with aclosing(connection), connection.begin():
                         return await connection.run_sync(work)
         except TimeoutError as error:
             raise OutcomeUnknown(
