@@ -225,11 +225,14 @@ class _Writing:
             then.append(delete(config._key(number - config.versions_max)))
         same = unchanged(config._current, entry.revision) if entry else absent(config._current)
         try:
-            answer = await config.store.transact(*then, compare=[same])
+            answer = await config.store.transact(*then, compare=[same, absent(config._key(number))])
         except OutcomeUnknown:
             self._unsure = number
             return None
-        return number if isinstance(answer, Applied) else None
+        if isinstance(answer, Applied):
+            return number
+        there = answer.entries[config._key(number)]  # ours, if the request had arrived twice
+        return number if there is not None and _sheet(there).nonce == self._sheet.nonce else None
 
     async def _settled(self, now: int) -> int | None:
         """The number that a version of ours got whose answer was lost. None: it is not there."""

@@ -105,7 +105,10 @@ class Change:
         except OutcomeUnknown:
             self._unsure_at = before.changes
             return None
-        return value if isinstance(answer, Applied) else None
+        if isinstance(answer, Applied):
+            return value
+        there = read_tally(answer.entries[self._key])  # ours, if the request had arrived twice
+        return there.recent.get(self._name) if there is not None else None
 
     def _settled(self, tally: Tally | None) -> int | None:
         """The number after a change of ours whose answer was lost; None: it has not happened, nor will it.
