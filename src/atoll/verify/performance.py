@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from atoll import clock, urls
-from atoll.errors import AtollError
+from atoll.errors import AtollError, ConfigurationError
 from atoll.ports.store import delete
 from atoll.verify import troupe
 from atoll.verify.accidents import Accident, Fate, bites
@@ -99,6 +99,9 @@ async def perform(piece: Piece, progress: troupe.Progress) -> Performed:
                 stage = troupe.Troupe(scenario, part, folder, list(piece.weather.values()))
                 accidents = stage.accidents
                 history = await stage.play(progress)
+        except (troupe.PlaceRefused, ConfigurationError) as refusal:
+            claim = piece.claim or workload.claim
+            return Performed([Line(claim, workload.name, None, f"(refused: {_short(refusal)})")])
         except troupe.WorkerFailed as error:
             broken = Judgement(Answer.NOT_KNOWN, note=str(error))
             claim = piece.claim or workload.claim
@@ -116,6 +119,11 @@ async def perform(piece: Piece, progress: troupe.Progress) -> Performed:
 def new_prefix(seed: int, name: str) -> str:
     """Where a workload's keys are: nobody else's, and nobody's of an earlier run."""
     return f"atoll-verify/{seed}-{clock.unique_id()[:8]}/{name}/"
+
+
+def _short(refusal: Exception) -> str:
+    """The reason, without the chain of wrappers before it."""
+    return str(refusal).rpartition(">>")[2].strip()[:160]
 
 
 def _provable(piece: Piece, hardships: tuple[Hardship, ...]) -> tuple[Hardship, ...]:

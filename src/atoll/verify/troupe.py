@@ -20,7 +20,7 @@ from atoll.errors import AtollError
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.history import History, load
 from atoll.verify.scenario import Hardship, Scenario
-from atoll.verify.worker import Part
+from atoll.verify.worker import REFUSED, Part
 
 GRACE_S = 30.0
 LAST_LOOK_S = 15.0
@@ -30,6 +30,10 @@ Progress = Callable[[str], None]
 
 class WorkerFailed(AtollError):
     """A worker process ended by itself with an error; what it said is in the message."""
+
+
+class PlaceRefused(AtollError):
+    """The recipe that was to be played refused the place as too weak; the message is its own."""
 
 
 @dataclass(slots=True)
@@ -164,8 +168,10 @@ class Troupe:
                 raise WorkerFailed(
                     f"worker {name} did not end within {GRACE_S} s of its time and was killed."
                 ) from None
+            last = said.decode(errors="replace").strip().splitlines()[-1:]
+            if process.returncode == REFUSED:
+                raise PlaceRefused("".join(last))
             if process.returncode not in (0, -signal.SIGKILL):
-                last = said.decode(errors="replace").strip().splitlines()[-1:]
                 raise WorkerFailed(f"worker {name} ended with {process.returncode}: {''.join(last)}")
             del self.running[name]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll import clock, urls
-from atoll.errors import NotApplied, OutcomeUnknown
+from atoll.errors import ConfigurationError, NotApplied, OutcomeUnknown
 from atoll.verify import leash
 from atoll.verify.faults import FaultDoor, Point, through
 from atoll.verify.history import History
@@ -26,6 +26,8 @@ from atoll.verify.tray import Budget, tray
 from atoll.verify.workloads import WORKLOADS
 
 _PART = "ATOLL_VERIFY_PART"
+REFUSED = 3
+"""How a worker's process ends when the place is refused as too weak."""
 _LOSABLE = {"store": ("transact", "put_if", "delete_if"), "broker": ("put", "acknowledge")}
 
 
@@ -109,7 +111,11 @@ def main() -> int:
     part = Part(**json.loads(os.environ.pop(_PART)))
     book = History(path=Path(part.path))
     handle = urls.store(part.url) if WORKLOADS[part.workload].port == "store" else urls.broker(part.url)
-    asyncio.run(play(part, book, handle))
+    try:
+        asyncio.run(play(part, book, handle))
+    except ConfigurationError as refusal:  # a recipe will not work on so weak a place, and says why
+        print(refusal, file=sys.stderr)
+        return REFUSED
     return 0
 
 
