@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import unquote
 
 from atoll import clock
 from atoll.blocks.session import again, finished
@@ -47,6 +48,12 @@ class Holds:
     owner: str
     since: float | None
     ttl_s: float | None
+
+    @property
+    def title(self) -> str:
+        """What it is, as people named it."""
+        kind, _, rest = self.key.partition("/")
+        return f"{kind.replace('_', '/')} {unquote(rest.partition('/')[0])}" if rest else self.key
 
     @property
     def waits(self) -> bool:
@@ -331,9 +338,9 @@ class Removal:
                 self._left[one.lease] = max(left_s or 0.0, self._left.get(one.lease, 0.0))
             if not held or clock.loop_now() >= until:
                 return held
-            if (text := ", ".join(sorted({f"{one.key} ({one.owner})" for one in held})[:5])) != said:
+            if (text := ", ".join(sorted({f"{one.title} ({one.owner})" for one in held})[:5])) != said:
                 said = text
-                self._say(f"waiting for {len(held)} holders: {text}")
+                self._say(f"waiting for {len(held)} to finish: {text}")
             await asyncio.sleep(LOOK_S)
 
     async def _left_behind(self, move: str) -> dict[str, int]:
@@ -356,7 +363,7 @@ class Removal:
                 pass
         if held:
             wait_s = max(self._term_s(one) for one in held)
-            self._say(f"ended {len(held)} leases; waiting {wait_s:.1f} s until their holders have stopped")
+            self._say(f"ended what {len(held)} held; waiting {wait_s:.1f} s until they must have stopped")
             await asyncio.sleep(wait_s)
         return list(held)
 

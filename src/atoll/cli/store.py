@@ -116,7 +116,7 @@ def _answer(options: argparse.Namespace, plain: dict[str, object], text: str) ->
 async def _copy(options: argparse.Namespace, source: Store, target: Store, say: Say) -> int:
     copied = await moving.copy(source, target, force=options.force, say=say)
     text = (
-        f"{copied.entries:,} entries, {copied.bytes:,} bytes, are in {_place(target)} as in {_place(source)}"
+        f"{_entries(copied.entries)}, {copied.bytes:,} bytes: in {_place(target)} as in {_place(source)}"
         f"{f', {copied.there:,} of them were there already' if copied.there else ''}; "
         f"{copied.leased:,} left behind, because they die with a lease"
     )
@@ -141,7 +141,7 @@ async def _move(options: argparse.Namespace, source: Store, target: Store, say: 
         text = f"this move was done already: {_place(target)} is the book, at epoch {moved.epoch}"
     else:
         text = (
-            f"{moved.copied.entries:,} entries moved; {_place(target)} is the book, at epoch {moved.epoch}\n"
+            f"{_entries(moved.copied.entries)} moved; {_place(target)} is the book, at epoch {moved.epoch}\n"
             f"{_place(source)} takes no more writes and says so. Next: deploy without the word formerly."
         )
         if moved.interrupted:
@@ -151,7 +151,7 @@ async def _move(options: argparse.Namespace, source: Store, target: Store, say: 
 
 
 def _held(held: tuple[Holds, ...]) -> str:
-    lines = [f"    {one.key}   {one.owner}{_since(one.since)}" for one in held[:_SHOWN]]
+    lines = [f"    {one.title}   {one.owner}{_since(one.since)}" for one in held[:_SHOWN]]
     return "\n".join([*lines, *([f"    and {len(held) - _SHOWN} more"] if len(held) > _SHOWN else [])])
 
 
@@ -162,7 +162,7 @@ def _since(seconds: float | None) -> str:
 async def _backup(options: argparse.Namespace, store: Store, say: Say) -> int:
     path = Path(options.places[1])
     saved = await backup.backup(store, path, force=options.force, say=say)
-    text = f"{saved.entries:,} entries of {_place(store)} are in {path}, {saved.bytes:,} bytes"
+    text = f"{_entries(saved.entries)} of {_place(store)} saved in {path}, {saved.bytes:,} bytes"
     if not saved.one_moment:
         text += f"\n{_MEANWHILE}"
     _answer(options, {"file": str(path), "saved": asdict(saved)}, text)
@@ -173,7 +173,7 @@ async def _restore(options: argparse.Namespace, store: Store, say: Say) -> int:
     path = Path(options.places[1])
     copied, epoch = await backup.restore(store, path, force=options.force, say=say)
     text = (
-        f"{copied.entries:,} entries of {path} are in {_place(store)}, which is at epoch {epoch} now: every "
+        f"{_entries(copied.entries)} of {path} put into {_place(store)}, now at epoch {epoch}: every "
         "token and bookmark of before is out of date"
     )
     _answer(options, {"copied": asdict(copied), "epoch": epoch}, text)
@@ -183,7 +183,7 @@ async def _restore(options: argparse.Namespace, store: Store, say: Say) -> int:
 async def _check(options: argparse.Namespace, store: Store, say: Say) -> int:
     checked = await backup.check(store, say)
     text = (
-        f"{checked.entries:,} entries read, {checked.leased:,} of them under leases; revision "
+        f"{_entries(checked.entries)} read, {checked.leased:,} of them under leases; revision "
         f"{checked.revision}, epoch {checked.epoch}"
     )
     if checked.frozen is not None:
@@ -216,3 +216,7 @@ async def _thaw(options: argparse.Namespace, store: Store) -> int:
 def _place(store: Store) -> str:
     """Where it is, without what this verb added to the URL."""
     return store.url.partition("?")[0]
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
