@@ -110,7 +110,7 @@ def connect(
     """A client that is connecting. `changed` and `ended` are called from its thread."""
     options, handler = ensemble.options, _Handler(ended)
     retry = KazooRetry(
-        max_tries=-1, delay=0.05, backoff=2, max_delay=1.0, max_jitter=0.5, sleep_func=handler.sleep_func
+        max_tries=-1, delay=0.05, backoff=2, max_delay=0.5, max_jitter=0.5, sleep_func=handler.sleep_func
     )
     client = KazooClient(
         hosts=ensemble.hosts,

@@ -73,7 +73,7 @@ class Mirror:
             self.start_over()
             self._session = opened.link.session
             reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
-            opened.learn(reply.results[0], reply.zxid, newest=True)
+            opened.learn(reply.results[0])
         while True:
             rooms = [self._dirty_rooms.pop() for _ in range(min(_BATCH, len(self._dirty_rooms)))]
             nodes = [self._dirty_nodes.pop() for _ in range(min(_BATCH, len(self._dirty_nodes)))]

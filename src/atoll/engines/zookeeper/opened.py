@@ -63,14 +63,17 @@ class Noted:
     zxid: int = 0
     uncertain: str = ""
 
-    def look(self, meta: Meta, zxid: int, surely_newest: bool) -> None:
-        """Compare with what was seen before. Going back, or another nonce, is another life of the data."""
+    def answered(self, zxid: int, floor: int) -> None:
+        """An answer as of `zxid`; `floor`: what it may not be older than, 0 where it may be old."""
+        if zxid < floor:
+            self.uncertain = f"it went back from transaction {floor} to {zxid} (an old snapshot, perhaps)"
+        self.zxid = max(self.zxid, zxid)
+
+    def look(self, meta: Meta) -> None:
+        """Another nonce is another life of the data."""
         if self.incarnation and meta.incarnation != self.incarnation:
             self.uncertain = "its data is not the one seen before (it was wiped, or this is another ensemble)"
-        elif surely_newest and zxid < self.zxid:
-            self.uncertain = f"it went back from transaction {self.zxid} to {zxid} (an old snapshot, perhaps)"
         self.incarnation = self.incarnation or meta.incarnation
-        self.zxid = max(self.zxid, zxid)
 
     def accept(self, meta: Meta, zxid: int) -> None:
         """An operator has raised the epoch: this is the data now."""
@@ -118,6 +121,7 @@ class Opened:
         self, what: str, lines: Sequence[Line], due: float, *, newest: bool, link: Link | None = None
     ) -> Reply:
         """Several nodes as of one moment. `newest`: not older than any answer before this call began."""
+        floor = self.noted.zxid if newest and self.linearizable else 0
         reply = await (link or self.link).ask(
             what,
             lambda: wire.read(lines),
@@ -125,6 +129,7 @@ class Opened:
             before=self._barrier if newest else None,
             repeat=True,
         )
+        self.noted.answered(reply.zxid, floor)
         self._check_allowed(what, reply)
         return reply
 
@@ -133,6 +138,7 @@ class Opened:
     ) -> Reply:
         """All or nothing."""
         reply = await (link or self.link).ask(what, lambda: wire.write(lines), due, id=id)
+        self.noted.answered(reply.zxid, 0)
         self._check_allowed(what, reply)
         return reply
 
@@ -151,20 +157,20 @@ class Opened:
                 "Raise it (setquota in zkCli), or remove keys."
             )
 
-    def learn(self, node: object, zxid: int, *, newest: bool) -> Meta:
+    def learn(self, node: object) -> Meta:
         """Take the rules of the house as they were just read."""
         if not isinstance(node, Node):
             self.gone = True
             self.noted.uncertain = GONE
             raise NotSent(f"{self.url} holds no store any more: {GONE}. The next call makes a new one.")
         self.meta = _read_meta(node, self.tree.meta)
-        self.noted.look(self.meta, zxid, newest and self.linearizable)
+        self.noted.look(self.meta)
         return self.meta
 
     async def refresh(self, due: float) -> Meta:
         """The rules of the house as they are now."""
         reply = await self.read("reading the epoch", [wire.get(self.tree.meta)], due, newest=True)
-        return self.learn(reply.results[0], reply.zxid, newest=True)
+        return self.learn(reply.results[0])
 
     def slip(self, key: str, seen: Seen) -> None:
         """Remember a key that is there; forget one that is not."""

@@ -31,7 +31,7 @@ async def got(opened: Opened, key: str, due: float) -> Got:
     lines = [wire.get(opened.tree.meta), wire.get(path), wire.get(opened.tree.life(key))]
     reply = await opened.read(f"reading {key!r}", lines, due, newest=True)
     meta, node, life = reply.results
-    opened.learn(meta, reply.zxid, newest=True)
+    opened.learn(meta)
     seen = seen_of(key, node, path, life)
     opened.slip(key, seen)
     return Got(seen.entry, reply.zxid)
@@ -99,7 +99,7 @@ async def _list(opened: Opened, walk: _Walk, stem: tuple[str, ...], what: str, d
         for part in _chunks([wire.get(opened.tree.room(rooms)) for rooms in level], 2):
             lines = [line for one in part for line in (one, wire.children(one.path))]
             reply = await opened.read(what, [*lines, wire.get(opened.tree.meta)], due, newest=newest)
-            opened.learn(reply.results[-1], reply.zxid, newest=newest)
+            opened.learn(reply.results[-1])
             newest = False
             walk.zxids.add(reply.zxid)
             here, level = level[: len(part)], level[len(part) :]

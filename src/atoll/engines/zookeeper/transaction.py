@@ -83,7 +83,7 @@ async def look(
     if asked.request_id is not None:
         lines.append(wire.get(tree.request(asked.request_id)))
     reply = await opened.read(WHAT, lines, due, newest=newest, link=link)
-    meta = opened.learn(reply.results[0], reply.zxid, newest=newest and link is opened.link)
+    meta = opened.learn(reply.results[0])
     nodes = reply.results[1 : 1 + len(keys)]
     rest = reply.results[1 + len(keys) : 1 + len(keys) + len(lives) + len(rooms)]
     last = reply.results[-1]
