@@ -14,7 +14,7 @@ from atoll.engines.parts.opening import Opening
 from atoll.engines.redis import scripts
 from atoll.engines.redis.options import RedisOptions
 from atoll.engines.redis.place import Kind, Place
-from atoll.engines.redis.road import Road
+from atoll.engines.redis.road import Letter, Road
 from atoll.engines.redis.scripts import Head
 from atoll.errors import ConfigurationError, EpochUncertain, FormatRefused
 from atoll.ports import refusal
@@ -37,6 +37,8 @@ class Ledger:
         self.place, self.url, self.options = place, url, options
         self.roads: Opening[Road] = Opening(self._road, Road.close)
         self.keys = scripts.keys(options.prefix)
+        self._keys = scripts.packed((len(self.keys), *self.keys))
+        self._fails_over = 0 if place.kind is Kind.ALONE else 1
         self.receipt = Receipt()
         self.last: Head | None = None
 
@@ -52,12 +54,10 @@ class Ledger:
     async def _check_rights(self, road: Road) -> None:
         """A script that is stopped half-way leaves half a transaction: so this comes before the first."""
         probe = f"{{{self.options.prefix}}}:probe"
-        denied = await road.ask(
-            "checking the rights of the user",
-            ("EVAL", scripts.rights(), 1, probe),
-            ceiling_s=self.options.ceiling_s,
-            repeatable=True,
+        letter = Letter(
+            "checking the rights of the user", scripts.command("EVAL", scripts.rights(), 1, probe)
         )
+        denied = await road.ask(letter, ceiling_s=self.options.ceiling_s, repeatable=True)
         if denied:
             raise ConfigurationError(
                 f"the user of {self.url} may not {', '.join(one.decode() for one in denied)}. Give it what "
@@ -70,38 +70,29 @@ class Ledger:
     ) -> tuple[Head, Sequence[Any]]:
         """One script: its head, and what follows. Raises what the head tells of the whole store."""
         made, receipt = scripts.script(name), self.receipt
-        failing_over = "0" if self.place.kind is Kind.ALONE else "1"
-        arguments = (
-            *(receipt.id, receipt.epoch, receipt.revision),
-            *(self.options.history_max, clock.unique_id(), failing_over, verb),
-            *words,
+        mine = f"{receipt.id} {receipt.epoch} {receipt.revision}"
+        head = f"{mine} {self.options.history_max} {clock.unique_id()} {self._fails_over} {verb}"
+        count, rest = len(self.keys) + len(words) + 4, self._keys + scripts.packed((head, *words))
+        letter = Letter(
+            verb,
+            b"*%d\r\n%b%b" % (count, scripts.packed(("EVALSHA", made.digest)), rest),
+            lambda: b"*%d\r\n%b%b" % (count, scripts.packed(("EVAL", made.text)), rest),
+            id,
         )
-        rest = (len(self.keys), *self.keys, *arguments)
         road = await self.roads.get()
-        answer = await road.ask(
-            f"{name} {verb}" if name != verb else verb,
-            ("EVALSHA", made.digest, *rest),
-            ("EVAL", made.text, *rest),
-            ceiling_s=self.options.ceiling_s,
-            repeatable=verb in _REPEATABLE,
-            id=id,
-        )
+        answer = await road.ask(letter, ceiling_s=self.options.ceiling_s, repeatable=verb in _REPEATABLE)
         return self._read(answer)
 
     async def command(self, *words: Any) -> Any:
         """A plain command that only reads."""
         road = await self.roads.get()
-        return await road.ask(
-            f"{words[0]} {words[1]}" if len(words) > 1 else str(words[0]),
-            words,
-            ceiling_s=self.options.ceiling_s,
-            repeatable=True,
-        )
+        letter = Letter(" ".join(map(str, words[:2])), scripts.command(*words))
+        return await road.ask(letter, ceiling_s=self.options.ceiling_s, repeatable=True)
 
     def _read(self, answer: Sequence[Any]) -> tuple[Head, Sequence[Any]]:
-        if answer[0] == b"format":
+        if answer[0].startswith(b"format "):
             raise FormatRefused(
-                f"{self.url} was written by a newer Atoll, in format {int(answer[1])}; this one reads "
+                f"{self.url} was written by a newer Atoll, in {answer[0].decode()}; this one reads "
                 "format 1. Use that version, or another place."
             )
         head, rest = scripts.parse(answer)

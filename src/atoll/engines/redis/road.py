@@ -10,9 +10,9 @@ Connections are redis-py's; its own repeating of commands is not used, because i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.crc import key_slot
@@ -29,6 +29,15 @@ PAUSE_S = 0.02
 _SENTINEL_S = 1.0
 
 Where = tuple[str, int]
+
+
+class Letter(NamedTuple):
+    """What is asked, as the protocol carries it; `anew`: the form for a server that lost the script."""
+
+    what: str
+    words: bytes
+    anew: Callable[[], bytes] | None = None
+    id: str | None = None
 
 
 class Unreachable(Exception):
@@ -55,20 +64,13 @@ class Road:
             await _shut(connection)
         self._idle.clear()
 
-    async def ask(
-        self,
-        what: str,
-        *asked: Sequence[Any],
-        ceiling_s: float,
-        repeatable: bool = False,
-        id: str | None = None,
-    ) -> Any:
-        """The answer to the first of `asked`; the second is sent where the server does not know that script.
+    async def ask(self, letter: Letter, *, ceiling_s: float, repeatable: bool = False) -> Any:
+        """The answer to one letter.
 
         What was not sent, or was refused, is tried again until the deadline where that may help. What was
-        sent without an answer is asked again only if `repeatable`; else OutcomeUnknown with `id`.
+        sent without an answer is asked again only if `repeatable`; else OutcomeUnknown with its id.
         """
-        left = call.left_s(what, ceiling_s)
+        left = call.left_s(letter.what, ceiling_s)
         until = clock.loop_now() + left
         ends = (
             until
@@ -85,29 +87,27 @@ class Road:
                 last = error
             else:
                 try:
-                    return await self._exchange(
-                        what, connection, asked, min(until, clock.loop_now() + share), id
-                    )
+                    return await self._exchange(letter, connection, min(until, clock.loop_now() + share))
                 except OutcomeUnknown as error:
                     if not repeatable or clock.loop_now() >= until:
                         raise
                     last, ends = error, until
                 except RedisError as error:
-                    last = self._heed(what, error, id)
+                    last = self._heed(letter, error)
                     ends = until
             if clock.loop_now() + waited >= ends or self.closed:
-                raise self._given_up(what, last, id)
+                raise self._given_up(letter, last)
             await asyncio.sleep(waited)
             waited = min(waited * 1.5, 0.25)
 
-    def _given_up(self, what: str, last: Exception | None, id: str | None) -> AtollError:
+    def _given_up(self, letter: Letter, last: Exception | None) -> AtollError:
         if isinstance(last, AtollError):
             return last
         if isinstance(last, RedisError):
-            return translation.translated(what, self.url, last, id)
-        return translation.unreachable(what, self.url, last)
+            return translation.translated(letter.what, self.url, last, letter.id)
+        return translation.unreachable(letter.what, self.url, last)
 
-    def _heed(self, what: str, error: RedisError, id: str | None) -> Exception:
+    def _heed(self, letter: Letter, error: RedisError) -> Exception:
         """A refusal that may pass: note where to ask now. Raises one that will not."""
         word = translation.code(error)
         if word == "MOVED" and (there := translation.moved_to(error)) is not None:
@@ -119,11 +119,9 @@ class Road:
             return error
         if word in translation.WAITS or word == "MAXCLIENTS":
             return error
-        raise translation.translated(what, self.url, error, id) from error
+        raise translation.translated(letter.what, self.url, error, letter.id) from error
 
-    async def _exchange(
-        self, what: str, connection: Any, asked: Sequence[Sequence[Any]], until: float, id: str | None
-    ) -> Any:
+    async def _exchange(self, letter: Letter, connection: Any, until: float) -> Any:
         """Send and wait for the answer. The connection is kept only if it is in order."""
         began = clock.loop_now()
         limit = asyncio.timeout(max(0.0, until - began))
@@ -131,30 +129,32 @@ class Road:
         kept = answered = False
         try:
             async with limit:
-                for number, words in enumerate(asked):
+                words = letter.words
+                while True:
                     try:
-                        await connection.send_command(*words, check_health=False)
+                        await connection.send_packed_command(words, check_health=False)
                         answer = await connection.read_response()
                         kept = answered = True
                         return answer
                     except RedisError as error:
-                        kept = translation.refused(error) and translation.code(error) != "READONLY"
-                        answered = translation.refused(error)
-                        if not answered or translation.code(error) != "NOSCRIPT" or number + 1 == len(asked):
+                        word, answered = translation.code(error), translation.refused(error)
+                        kept = answered and word != "READONLY"
+                        if word != "NOSCRIPT" or letter.anew is None or words is not letter.words:
                             raise
+                    words = letter.anew()
         except TimeoutError:
             if not limit.expired():
                 raise
             self._lead(None)
-            raise call.unknown(what, self.url, clock.loop_now() - began, id) from None
+            raise call.unknown(letter.what, self.url, clock.loop_now() - began, letter.id) from None
         except (RedisError, OSError) as error:
             if isinstance(error, RedisError) and answered:
                 raise
             self._lead(None)
             raise OutcomeUnknown(
-                f"{what} was sent to {self.url} and the connection broke ({error}). It may have happened: "
-                "read before you ask again.",
-                id=id,
+                f"{letter.what} was sent to {self.url} and the connection broke ({error}). It may have "
+                "happened: read before you ask again.",
+                id=letter.id,
             ) from error
         finally:
             self._busy.discard(connection)

@@ -7,7 +7,7 @@ before doing anything, and is handed a new one. The forms themselves stand in `l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -59,14 +59,22 @@ class Head(NamedTuple):
 
 def parse(answer: Sequence[Any]) -> tuple[Head, Sequence[Any]]:
     """An answer's head, and what follows it."""
-    status, id, revision, epoch, certain, why, due, life, copied = (_text(part) for part in answer[:9])
+    parts = answer[0].decode(errors="replace").split(" ", 8)
+    status, id, revision, epoch, certain, due, life, copied, why = parts
     due_s = max(0.0, int(due) / 1e6) if due else float("inf")
     head = Head(status, id, int(revision), int(epoch), certain == "1", why, due_s, life, copied == "1")
-    return head, answer[9:]
+    return head, answer[1:]
 
 
-def _text(part: Any) -> str:
-    return part.decode(errors="replace") if isinstance(part, bytes) else str(part)
+def packed(words: Iterable[Any]) -> bytes:
+    """Words as the protocol carries them."""
+    texts = [word if type(word) is bytes else str(word).encode() for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+
+
+def command(*words: Any) -> bytes:
+    """A whole command."""
+    return b"*%d\r\n%b" % (len(words), packed(words))
 
 
 def entry(key: str, packed: bytes) -> Entry | None:

@@ -1,5 +1,5 @@
 -- Leases stand in a table ordered by their end, by the server's clock; the name carries how long it is granted.
-local lease = ARGV[8]
+local lease = ARGV[2]
 
 if VERB == 'grant' then
   if accepted ~= life then return reply('uncertain') end

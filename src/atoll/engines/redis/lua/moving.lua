@@ -16,7 +16,7 @@ end
 
 if VERB == 'bump' then
   if damage then rebuild() end
-  epoch, accepted, why = math.max(epoch, tonumber(ARGV[8]), SEEN_EPOCH) + 1, life, ''
+  epoch, accepted, why = math.max(epoch, tonumber(ARGV[2]), SEEN_EPOCH) + 1, life, ''
   call('HSET', META, 'epoch', text(epoch), 'accepted', life, 'life', life, 'run', run_id(), 'why', '',
     'copied', copies and '1' or '0', 'gap_low', '0', 'gap_high', '0')
   copied = copies
@@ -24,5 +24,5 @@ if VERB == 'bump' then
   return reply('ok')
 end
 
-call('HSET', META, 'frozen', ARGV[8])
+call('HSET', META, 'frozen', ARGV[2])
 return reply('ok')

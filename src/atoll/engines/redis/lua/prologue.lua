@@ -1,8 +1,9 @@
 -- What every transaction begins with: which store is this, has it gone back in time, which leases are over.
 -- Redis runs a script alone and keeps what it wrote as one entry of its log, so a script is a transaction.
 local META, DATA, ORDER, LEASES, HELD, EVENTS, ASKED, ASKED_AT = unpack(KEYS)
-local SEEN_ID, SEEN_EPOCH, SEEN = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local HISTORY_MAX, NEW_ID, FAILS_OVER, VERB = ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7]
+local SEEN_ID, SEEN_EPOCH, SEEN, HISTORY_MAX, NEW_ID, FAILS_OVER, VERB =
+  string.match(ARGV[1], '^(%x*) (%d+) (%d+) (%d+) (%x+) ([01]) (%l+)$')
+SEEN_EPOCH, SEEN, FAILS_OVER = tonumber(SEEN_EPOCH), tonumber(SEEN), FAILS_OVER == '1'
 local FORMAT, NOBODY, CHUNK = 1, string.rep('0', 40), 1000
 local call = redis.call
 
@@ -46,8 +47,9 @@ local why, written, damage = found[13] or '', false, nil
 local function reply(status, ...)
   if written then call('HSET', META, 'revision', text(revision), 'shape', shape()) end
   local due = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
-  return {status, id or '', text(revision or 0), text(epoch or 0), accepted == life and '1' or '0', why,
-    due and text(tonumber(due) - now) or '', life, (copied or copies) and '1' or '0', ...}
+  local head = {status, id or '', text(revision or 0), text(epoch or 0), accepted == life and '1' or '0',
+    due and text(tonumber(due) - now) or '', life, (copied or copies) and '1' or '0', why}
+  return {table.concat(head, ' '), ...}
 end
 
 -- Enter transaction `number` in the stream: pairs of key and entry, an empty entry for a removed key.
@@ -80,7 +82,7 @@ local function leap()
   record(gap_high, {})
 end
 
-if format and tonumber(format) > FORMAT then return {'format', format} end
+if format and tonumber(format) > FORMAT then return {'format ' .. format} end
 if life == '?' then life = known_life or life end  -- what this user may not see, another may have noted
 
 if not id then

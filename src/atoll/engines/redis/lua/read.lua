@@ -35,18 +35,18 @@ local function page(after, prefix, all, most)
 end
 
 if VERB == 'state' then return reply('ok', frozen, id) end
-if VERB == 'get' then return reply('ok', call('HGET', DATA, ARGV[8]) or '') end
-if VERB == 'range' then return reply('ok', entries(ARGV[8], ARGV[9], ARGV[10])) end
+if VERB == 'get' then return reply('ok', call('HGET', DATA, ARGV[2]) or '') end
+if VERB == 'range' then return reply('ok', entries(ARGV[2], ARGV[3], ARGV[4])) end
 if VERB == 'remaining' then
-  local at = call('ZSCORE', LEASES, ARGV[8])
+  local at = call('ZSCORE', LEASES, ARGV[2])
   return reply('ok', at and text(tonumber(at) - now) or '')
 end
 
 -- look: low, high, prefix, after ('' for none), all, most
 local first = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
 local oldest = text((first and tonumber(string.match(first[1], '^%d+')) or revision) + 1)
-local after = ARGV[11]
+local after = ARGV[5]
 if after ~= '' and #call('XRANGE', EVENTS, after .. '-0', after .. LAST, 'COUNT', 1) > 0 then
-  return reply('ok', oldest, 'changes', page(after, ARGV[10], ARGV[12] == '1', tonumber(ARGV[13])))
+  return reply('ok', oldest, 'changes', page(after, ARGV[4], ARGV[6] == '1', tonumber(ARGV[7])))
 end
-return reply('ok', oldest, 'snapshot', entries(ARGV[8], ARGV[9], -1))
+return reply('ok', oldest, 'snapshot', entries(ARGV[2], ARGV[3], -1))

@@ -1,7 +1,7 @@
 -- Judge and, if all holds, write. Whatever can be refused is refused before the first write: nothing is undone.
-local REQUEST, WINDOW, GUARD_KEY, GUARD_EPOCH, GUARD = ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
-local compares = tonumber(ARGV[13])
-local at = 14 + 3 * compares
+local REQUEST, WINDOW, GUARD_KEY, GUARD_EPOCH, GUARD = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local compares = tonumber(ARGV[7])
+local at = 8 + 3 * compares
 local operations = tonumber(ARGV[at])
 
 if REQUEST ~= '' then
@@ -26,7 +26,7 @@ end
 if compares > 0 then
   local seen, holds = {}, true
   for n = 0, compares - 1 do
-    local key, field, expected = ARGV[14 + 3 * n], ARGV[15 + 3 * n], ARGV[16 + 3 * n]
+    local key, field, expected = ARGV[8 + 3 * n], ARGV[9 + 3 * n], ARGV[10 + 3 * n]
     local entry = call('HGET', DATA, key)
     seen[n + 1] = entry or ''
     local revised, created, _, last = '0', '0', '', 0
