@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc.aio
-
 from atoll import clock
 from atoll.engines.etcd import card as cards
 from atoll.engines.etcd import endpoint as endpoints
 from atoll.engines.etcd import wire
+from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.card import Card, Memory
 from atoll.engines.etcd.client import AGAIN_S, Client
 from atoll.engines.etcd.endpoint import Endpoint
@@ -35,8 +34,8 @@ class Attachment:
 
     def __init__(self, address: Address, options: EtcdOptions, keys: Keys, memory: Memory) -> None:
         self.url, self.keys, self.memory = str(address), keys, memory
-        credentials = endpoints.credentials(options, tls=address.scheme == "etcds")
-        doors = [Endpoint(host, port, credentials) for host, port in address.hosts]
+        tls = endpoints.context(options, tls=address.scheme == "etcds")
+        doors = [Endpoint(host, port, tls) for host, port in address.hosts]
         self.client = Client(self.url, doors, ceiling_s=options.ceiling_s, attempt_s=options.attempt_s)
         self.client.user, self.client.password = address.user, address.password
         self.client.meta = keys.meta
@@ -83,7 +82,7 @@ class Attachment:
         timeout = max(0.001, min(due - clock.loop_now(), self.client.attempt_s))
 
         async def ask(endpoint: Endpoint) -> tuple[Endpoint, Any]:
-            return endpoint, await endpoint.calls["Status"](b"", timeout=timeout)
+            return endpoint, await endpoint.ask("Status", b"", timeout)
 
         waiting = {asyncio.create_task(ask(endpoint)): endpoint for endpoint in self.client.endpoints}
         pending = set(waiting)
@@ -100,7 +99,7 @@ class Attachment:
                     error = task.exception()
                     if error is None:
                         heard.append(task.result())
-                    elif isinstance(error, grpc.aio.AioRpcError):
+                    elif isinstance(error, Ended):
                         failed = failure(error, waiting[task].address)
                     else:
                         raise error
@@ -133,14 +132,14 @@ class Attachment:
         newer = self.card.noted(header)
         try:
             written = await self._replace(endpoint, self.card.revision, newer, timeout)
-        except grpc.aio.AioRpcError:
+        except Ended:
             return
         if written.succeeded:
             self.card = Card(newer.epoch, newer.cluster, newer.term, newer.frozen, written.header.revision)
 
     async def _replace(self, endpoint: Endpoint, revision: int, card: Card, timeout: float) -> Any:
         data = cards.replacing(self.keys.meta, revision, card)
-        return await endpoint.calls["Txn"](data, timeout=timeout, metadata=self.client.metadata)
+        return await endpoint.ask("Txn", data, timeout, self.client.token or "")
 
     async def fresh(self, what: str) -> Any:
         """The newest card, read now; answers the header it came with."""
@@ -165,4 +164,4 @@ class Attachment:
     async def close(self) -> None:
         """End the stream of news and hang up."""
         await self.watcher.close()
-        await self.client.close()
+        self.client.close()

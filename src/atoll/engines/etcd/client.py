@@ -12,11 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from atoll import clock
 from atoll.engines.etcd import wire
+from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.endpoint import Endpoint
 from atoll.engines.etcd.translation import Failure, Verdict, failure, raised
 from atoll.engines.parts.call import left_s
@@ -48,8 +46,7 @@ class Client:
         """A member has answered for another cluster."""
         self._at = 0
         self._gate = asyncio.Lock()
-        self._token: str | None = None
-        self.metadata = grpc.aio.Metadata(("hasleader", "true"))
+        self.token: str | None = None
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -66,10 +63,8 @@ class Client:
             try:
                 if not endpoint.standing:
                     await self._enter(endpoint, left)
-                answer = await endpoint.calls[method](
-                    data, timeout=min(left, self.attempt_s), metadata=self.metadata
-                )
-            except (grpc.aio.AioRpcError, Failure) as error:
+                answer = await endpoint.ask(method, data, min(left, self.attempt_s), self.token or "")
+            except (Ended, Failure) as error:
                 last = self._failed(endpoint, error)
                 if last.verdict is Verdict.DEFINITE:
                     raise raised(last, what, self.url) from None
@@ -95,8 +90,8 @@ class Client:
                     await self._enter(endpoint, left)
                     left = due - clock.loop_now()
                 sent = True
-                return await endpoint.calls[method](data, timeout=max(left, 0.001), metadata=self.metadata)
-            except (grpc.aio.AioRpcError, Failure) as error:
+                return await endpoint.ask(method, data, max(left, 0.001), self.token or "")
+            except (Ended, Failure) as error:
                 last = self._failed(endpoint, error)
                 if sent and last.verdict is Verdict.UNKNOWN:
                     raise raised(last, what, self.url, id) from None
@@ -111,11 +106,11 @@ class Client:
             pause = AGAIN_S * min(turn / len(self.endpoints), 4) * (0.5 + clock.chance().random())
             await asyncio.sleep(max(0.0, min(pause, due - clock.loop_now())))
 
-    def _failed(self, endpoint: Endpoint, error: grpc.aio.AioRpcError | Failure) -> Failure:
+    def _failed(self, endpoint: Endpoint, error: Ended | Failure) -> Failure:
         """What it means; the next call begins at the next member."""
         failed = error if isinstance(error, Failure) else failure(error, endpoint.address)
         if failed.verdict is Verdict.TOKEN:
-            self._set_token(None)
+            self.token = None
             endpoint.entered = False
         elif failed.verdict is not Verdict.DEFINITE:
             endpoint.entered = False
@@ -146,7 +141,7 @@ class Client:
         try:
             if not endpoint.standing:
                 await self._enter(endpoint, left)
-        except (grpc.aio.AioRpcError, Failure) as error:
+        except (Ended, Failure) as error:
             raise self._failed(endpoint, error) from None
         return endpoint
 
@@ -157,15 +152,14 @@ class Client:
                 return
             timeout = max(0.001, min(left, self.attempt_s))
             try:
-                if self.user is not None and self._token is None:
+                if self.user is not None and self.token is None:
                     await self._authenticate(endpoint, timeout)
-                answer = await endpoint.calls["Range"](
-                    wire.message("RangeRequest", key=self.meta), timeout=timeout, metadata=self.metadata
-                )
+                asked = wire.message("RangeRequest", key=self.meta)
+                answer = await endpoint.ask("Range", asked, timeout, self.token or "")
                 self._of_ours(answer.header)
                 if self.entering is not None:
                     await self.entering(endpoint, answer, timeout)
-            except grpc.aio.AioRpcError as error:
+            except Ended as error:
                 failed = failure(error, endpoint.address)
                 if failed.verdict is Verdict.UNKNOWN:  # whatever was asked here may be asked again
                     failed = replace(failed, verdict=Verdict.NEVER_SENT)
@@ -177,17 +171,13 @@ class Client:
             name=self.user, password=self.password or ""
         ).SerializeToString()
         try:
-            answer = await endpoint.calls["Authenticate"](data, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            if "authentication is not enabled" not in str(error.details()):
+            answer = await endpoint.ask("Authenticate", data, timeout)
+        except Ended as error:
+            if "authentication is not enabled" not in error.text:
                 raise
-            self._set_token("")
+            self.token = ""
         else:
-            self._set_token(answer.token)
-
-    def _set_token(self, token: str | None) -> None:
-        self._token = token
-        self.metadata = grpc.aio.Metadata(("hasleader", "true"), *([("token", token)] if token else []))
+            self.token = answer.token
 
     def _of_ours(self, header: Any) -> None:
         if header.cluster_id != self.cluster_id and self.cluster_id:
@@ -195,10 +185,11 @@ class Client:
             raise AnotherCluster(header.cluster_id)
         self.cluster_id = header.cluster_id
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Hang up everywhere."""
         self.closed = True
-        await asyncio.gather(*(endpoint.close() for endpoint in self.endpoints))
+        for endpoint in self.endpoints:
+            endpoint.close()
 
 
 class AnotherCluster(ConfigurationError):

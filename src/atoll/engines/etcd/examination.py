@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
 from atoll.engines.etcd import wire
+from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.endpoint import Endpoint
 from atoll.engines.etcd.translation import failure
 from atoll.errors import AtollError
@@ -73,8 +72,8 @@ class EtcdExamining:
 async def _status(at: Attachment, endpoint: Endpoint) -> tuple[str, Any]:
     """A member's status, or why there is none."""
     try:
-        return endpoint.address, await endpoint.calls["Status"](b"", timeout=at.client.attempt_s)
-    except grpc.aio.AioRpcError as error:
+        return endpoint.address, await endpoint.ask("Status", b"", at.client.attempt_s)
+    except Ended as error:
         failed = failure(error, endpoint.address)
         return endpoint.address, failed.text or failed.code
 

@@ -10,10 +10,9 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
 from atoll import clock
 from atoll.engines.etcd import wire
+from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.transaction import lease_id
 from atoll.engines.etcd.translation import Failure, Verdict, failure, raised
 from atoll.engines.parts.call import left_s
@@ -100,19 +99,11 @@ async def renewed(at: Attachment, number: int) -> int:
         endpoint = client.current
         try:
             endpoint = await client.entered(left)
-            call = endpoint.streams["LeaseKeepAlive"](
-                timeout=min(left, client.attempt_s), metadata=client.metadata
+            answer = await endpoint.ask(
+                "LeaseKeepAlive", data, min(left, client.attempt_s), client.token or ""
             )
-            try:
-                await call.write(data)
-                answer = await call.read()
-                if answer is not grpc.aio.EOF:
-                    return int(answer.TTL)
-                last = Failure(Verdict.UNKNOWN, "the stream ended", endpoint.address)
-                client.leave(endpoint)
-            finally:
-                call.cancel()
-        except grpc.aio.AioRpcError as error:
+            return int(answer.TTL)
+        except Ended as error:
             last = failure(error, endpoint.address)
             client.leave(endpoint)
         except Failure as error:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
+from atoll.engines.etcd.call import Ended
 from atoll.errors import (
     AtollError,
     ConfigurationError,
@@ -66,15 +66,14 @@ _DEFINITE = (
     "corrupt cluster",
     "key is not provided",
 )
-_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 _TOO_LARGE = "received message larger than max"
 
 
-def failure(error: Any, address: str) -> Failure:
-    """What a grpc error of a call at `address` means."""
-    code, text = error.code().name, str(error.details() or "")
+def failure(error: Ended, address: str) -> Failure:
+    """What the end of a call at `address` means."""
+    code, text = error.code, error.text
     said = text.removeprefix("etcdserver: ")
-    if code == "UNAVAILABLE" and text.startswith(_NO_CONNECTION):
+    if not error.sent:
         verdict = Verdict.NEVER_SENT
     elif said.startswith(_NOT_HERE):
         verdict = Verdict.NOT_HERE

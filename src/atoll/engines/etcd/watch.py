@@ -13,12 +13,12 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
 from atoll import clock
 from atoll.engines.etcd import card as cards
 from atoll.engines.etcd import wire
+from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.client import AnotherCluster
+from atoll.engines.etcd.endpoint import Stream
 from atoll.engines.etcd.keys import after as behind
 from atoll.engines.etcd.translation import Failure
 
@@ -101,10 +101,8 @@ class Watcher:
         self._subscribers: dict[Subscriber, None] = {}
         self._numbers: dict[int, Subscriber | None] = {}
         self._number = itertools.count(1)
-        self._call: Any = None
-        self._writing = asyncio.Lock()
+        self._call: Stream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._sends: set[asyncio.Task[None]] = set()
         self.heard = clock.loop_now()
         """When a stream last said anything."""
         self.closed = False
@@ -150,7 +148,7 @@ class Watcher:
         while True:
             try:
                 await self._one()
-            except (Failure, grpc.aio.AioRpcError):
+            except (Failure, Ended):
                 await asyncio.sleep(AGAIN_S * (0.5 + clock.chance().random()))
             except AnotherCluster as error:
                 self._fail(Gap(str(error)))
@@ -159,10 +157,10 @@ class Watcher:
     async def _one(self) -> None:
         client = self._at.client
         endpoint = await client.entered(self._liveness_s / 3)
-        call = endpoint.streams["Watch"](metadata=client.metadata)
         tending: asyncio.Task[None] | None = None
+        call: Stream | None = None
         try:
-            await call.wait_for_connection()
+            call = await endpoint.stream("Watch", client.attempt_s, client.token or "")
             self._call, self._numbers = call, {}
             card_number = next(self._number)
             self._numbers[card_number] = None
@@ -171,27 +169,24 @@ class Watcher:
             for subscriber in self._subscribers:
                 self.begin(subscriber)
             tending = asyncio.create_task(self._tend(call))
-            while (response := await call.read()) is not grpc.aio.EOF:
+            while (response := await call.read()) is not None:
                 self.heard = clock.loop_now()
                 self._take(response)
             client.leave(endpoint)
             await asyncio.sleep(AGAIN_S)
-        except grpc.aio.AioRpcError:
+        except Ended:
             client.leave(endpoint)
             raise
-        except asyncio.CancelledError:
-            if _cancelled():
-                raise
-            client.leave(endpoint)  # it was silent, or the channel was closed
         finally:
             self._call = None
             for subscriber in self._subscribers:
                 subscriber.number = 0
             if tending is not None:
                 tending.cancel()
-            call.cancel()
+            if call is not None:
+                call.cancel()
 
-    async def _tend(self, call: Any) -> None:
+    async def _tend(self, call: Stream) -> None:
         """Ask a silent stream whether it is there; give it up when it does not answer."""
         while True:
             await asyncio.sleep(self._liveness_s / 6)
@@ -254,19 +249,8 @@ class Watcher:
             subscriber.bell.set()
 
     def _send(self, request: Any) -> None:
-        """Write to the stream without waiting; a stream that is broken is found out by its reader."""
-        call = self._call
-        if call is None:
-            return
-
-        async def write() -> None:
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                async with self._writing:
-                    await call.write(request.SerializeToString())
-
-        task = asyncio.create_task(write())
-        self._sends.add(task)
-        task.add_done_callback(self._sends.discard)
+        if self._call is not None:
+            self._call.send(request.SerializeToString())
 
 
 def _create(number: int, low: bytes, high: bytes, after: int) -> Any:
@@ -277,8 +261,3 @@ def _create(number: int, low: bytes, high: bytes, after: int) -> Any:
     create.start_revision = max(1, after)
     create.fragment = True
     return request
-
-
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -92,30 +92,22 @@ MESSAGES: dict[str, Any] = {
     name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in TABLE
 }
 
-# What is asked of which service: the path, the question, the answer.
-METHODS: dict[str, tuple[str, str, str]] = {
-    "Range": ("/etcdserverpb.KV/Range", "RangeRequest", "RangeResponse"),
-    "Txn": ("/etcdserverpb.KV/Txn", "TxnRequest", "TxnResponse"),
-    "LeaseGrant": ("/etcdserverpb.Lease/LeaseGrant", "LeaseGrantRequest", "LeaseGrantResponse"),
-    "LeaseRevoke": ("/etcdserverpb.Lease/LeaseRevoke", "LeaseRevokeRequest", "LeaseRevokeResponse"),
-    "LeaseTimeToLive": (
-        "/etcdserverpb.Lease/LeaseTimeToLive",
-        "LeaseTimeToLiveRequest",
-        "LeaseTimeToLiveResponse",
-    ),
-    "Authenticate": ("/etcdserverpb.Auth/Authenticate", "AuthenticateRequest", "AuthenticateResponse"),
-    "Status": ("/etcdserverpb.Maintenance/Status", "StatusRequest", "StatusResponse"),
-    "Alarm": ("/etcdserverpb.Maintenance/Alarm", "AlarmRequest", "AlarmResponse"),
-    "MemberList": ("/etcdserverpb.Cluster/MemberList", "MemberListRequest", "MemberListResponse"),
+_KV, _LEASE, _MAINTENANCE = "/etcdserverpb.KV/", "/etcdserverpb.Lease/", "/etcdserverpb.Maintenance/"
+PATHS: dict[str, str] = {
+    "Range": f"{_KV}Range",
+    "Txn": f"{_KV}Txn",
+    "LeaseGrant": f"{_LEASE}LeaseGrant",
+    "LeaseRevoke": f"{_LEASE}LeaseRevoke",
+    "LeaseTimeToLive": f"{_LEASE}LeaseTimeToLive",
+    "LeaseKeepAlive": f"{_LEASE}LeaseKeepAlive",
+    "Watch": "/etcdserverpb.Watch/Watch",
+    "Authenticate": "/etcdserverpb.Auth/Authenticate",
+    "Status": f"{_MAINTENANCE}Status",
+    "Alarm": f"{_MAINTENANCE}Alarm",
+    "MemberList": "/etcdserverpb.Cluster/MemberList",
 }
-STREAMS: dict[str, tuple[str, str, str]] = {
-    "Watch": ("/etcdserverpb.Watch/Watch", "WatchRequest", "WatchResponse"),
-    "LeaseKeepAlive": (
-        "/etcdserverpb.Lease/LeaseKeepAlive",
-        "LeaseKeepAliveRequest",
-        "LeaseKeepAliveResponse",
-    ),
-}
+"""What is asked of which service; the question is the message `<name>Request`, so is the answer."""
+ANSWERS: dict[str, Any] = {name: MESSAGES[f"{name}Response"].FromString for name in PATHS}
 
 EQUAL, CREATE, MOD, VALUE = 0, 1, 2, 3
 """Of a comparison: its only result used here, and its targets."""
