@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from atoll import clock
@@ -32,7 +33,10 @@ async def judged(workload: str, handle: Any, *, seconds: float = 0.6, ttl_s: flo
         clients=4,
         path="",
     )
-    await play(part, book, handle)
+    async with handle:  # memory lives as long as it is open
+        await play(part, book, handle)
+        if WORKLOADS[workload].finish is not None:
+            await play(replace(part, finishing=True, clients=1, until=clock.lease_now() + 5), book, handle)
     return WORKLOADS[workload].judge(book, None)
 
 
@@ -93,7 +97,6 @@ class GuardBeforeTheTransaction(Broken):
             if self.dice.random() < 0.2:
                 await self._frozen(guard)
         return await self.inner.transact(*then, compare=compare, request_id=request_id)
-
 
     async def _frozen(self, guard: Guard) -> None:
         """As long as it takes for the lease to end and another to hold."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from atoll import urls
 from atoll.errors import AtollError, ConfigurationError, MissingExtra
 from atoll.ports.store import Durable
-from atoll.verify import failover, namespaces, revisions, special_stages, troupe
+from atoll.verify import failover, lock_history, namespaces, revisions, special_stages, troupe
 from atoll.verify.accidents import Fate
 from atoll.verify.history import History
 from atoll.verify.judgement import Judgement
@@ -51,6 +51,11 @@ class Act:
 def _never_early(history: History, claims: Any) -> Judgement:
     """Judged as if it claimed it; whether it does decides between broken and not promised."""
     return revisions.judge(history, claims=dataclasses.replace(claims, never_early=True))
+
+
+def _going_back(history: History, claims: Any) -> Judgement:
+    """A failover forgets the last revisions and gives them again."""
+    return lock_history.judge(history, goes_back=True)
 
 
 def _acts() -> list[Act]:
@@ -91,7 +96,7 @@ def _acts() -> list[Act]:
         ),
         Act(
             name="failover",
-            workload=WORKLOADS["lock"],
+            workload=dataclasses.replace(WORKLOADS["lock"], judge=_going_back),
             hardship=Hardship.FAILOVER,
             claim=Claim(
                 "no stale write after a failover",

@@ -12,12 +12,13 @@ from atoll.verify.history import Call, History, Holding, Type
 from atoll.verify.judgement import Findings, Judgement
 
 
-def judge(history: History) -> Judgement:
+def judge(history: History, *, goes_back: bool = False) -> Judgement:
     """Judge the calls `acquired` (answered by a Holding) and `guarded` (asked with one) of a history.
 
     Tokens of one name must be unique, and rise in real time: a lock acquired after another acquisition
     was noted has the greater token. A guarded write of an older token must not be accepted after one of
-    a newer token was (by the store's own order, the revision).
+    a newer token was (by the store's own order, the revision). With `goes_back` the store may have lost its
+    last revisions and given them again: then only what was begun after a newer one was answered is stale.
     """
     findings = Findings()
     acquired = [call for call in history.calls if call.f == "acquired" and call.type is Type.OK]
@@ -28,7 +29,7 @@ def judge(history: History) -> Judgement:
         _rising(name, calls, findings)
     attempts = [call for call in history.calls if call.f == "guarded"]
     accepted = [c for c in attempts if c.type is Type.OK and isinstance(c.answer, Applied)]
-    stale = _accepted_in_order(accepted, findings)
+    stale = _accepted_in_time(accepted, findings) if goes_back else _accepted_in_order(accepted, findings)
     refused = sum(c.type is Type.FAIL and c.error in ("Refused", "LockLost", "LeaderLost") for c in attempts)
     counts = {
         "acquisitions": len(acquired),
@@ -96,4 +97,29 @@ def _accepted_in_order(accepted: list[Call], findings: Findings) -> int:
             )
         else:
             newest[holding.name] = call
+    return stale
+
+
+def _accepted_in_time(accepted: list[Call], findings: Findings) -> int:
+    """A write that was begun after one of a newer token had been answered may not be accepted."""
+    newest: dict[str, Call] = {}
+    stale, at = 0, 0
+    ends = sorted(accepted, key=lambda call: call.ended or 0)
+    for call in sorted(accepted, key=lambda call: call.began):
+        while at < len(ends) and (ends[at].ended or 0) < call.began:
+            holding = ends[at].asked
+            before = newest.get(holding.name)
+            if before is None or _token(holding) > _token(before.asked):
+                newest[holding.name] = ends[at]
+            at += 1
+        before = newest.get(call.asked.name)
+        if before is not None and _token(call.asked) < _token(before.asked):
+            stale += 1
+            findings.add(
+                "stale write accepted",
+                f"a write with token {call.asked.epoch}:{call.asked.revision}",
+                f"Refused: token {before.asked.epoch}:{before.asked.revision} had written before",
+                before,
+                call,
+            )
     return stale
