@@ -10,7 +10,7 @@ import pytest
 from postgresql_ways import KINDS, Porter, database, handed
 
 import atoll.urls
-from atoll import ConfigurationError, FormatRefused, Lock
+from atoll import ConfigurationError, FormatRefused, Lock, MissingExtra
 from atoll.engines.postgresql import PostgresStore
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.ports.store import Durable, put
@@ -188,12 +188,17 @@ def test_a_forked_child_opens_the_store_anew(port: int) -> None:
     async def write(name: str) -> int:
         return (await store.transact(put(f"fork/{name}", b""))).revision
 
+    async def session() -> int:
+        return int((await store.ask("a look", "SELECT pg_backend_pid()"))[0][0])
+
     async def both() -> tuple[int, int]:
-        first = await write("parent")
+        first, mine = await write("parent"), await session()
         child = os.fork()
         if child == 0:
-            os._exit(77 if os.getpid() == 0 else _in_child(store))
-        return first, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os._exit(_in_child(store))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert await session() == mine, "the child closed its parent's connection"
+        return first, code
 
     async def whole() -> None:
         first, code = await asyncio.to_thread(lambda: asyncio.run(both()))
@@ -228,6 +233,12 @@ def _in_child(store: Any) -> int:
         return int(bool(failed) or thread.is_alive())
     except BaseException:
         return 2
+
+
+def test_without_the_client_library_the_line_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.engines.postgresql.store.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r'pip install "atoll\[postgresql\]"'):
+        atoll.urls.store("postgresql://h/db")
 
 
 def test_options_are_checked_when_the_handle_is_made() -> None:

@@ -7,6 +7,7 @@ all who wait. What the server promises of a commit is what the store promises, a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from importlib.util import find_spec
 from typing import Any, Self
 
 from atoll.engines.parts import pages
@@ -21,7 +22,7 @@ from atoll.engines.postgresql.ledger import Asked, Terms
 from atoll.engines.postgresql.moving import PostgresMoving
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.engines.postgresql.wires import Row
-from atoll.errors import ConfigurationError
+from atoll.errors import ConfigurationError, MissingExtra
 from atoll.ports import refusal
 from atoll.ports.address import Address
 from atoll.ports.examining import Examining
@@ -63,6 +64,10 @@ class PostgresStore:
                 f"found {'an address and a pool' if take else f'{pool!r:.80}'}; expected one of: an address, "
                 "or pool= a psycopg_pool.AsyncConnectionPool, an asyncpg Pool, or SQLAlchemy's AsyncEngine "
                 "on one of the two."
+            )
+        if address is not None and find_spec("psycopg") is None:
+            raise MissingExtra(
+                'postgresql:// needs psycopg, which is not installed. Type: pip install "atoll[postgresql]"'
             )
         self._url = str(address) if address is not None else shown_pool(pool)
         self.met = Met()
