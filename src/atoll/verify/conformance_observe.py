@@ -250,7 +250,8 @@ async def no_change_is_skipped_among_many(make: Make) -> None:
         async def write(name: str) -> None:
             nonlocal last
             for number in range(50):
-                last = max(last, (await written(store, at + name, b"%d" % number)).revision)
+                entry = await written(store, at + name, b"%d" % number)
+                last = max(last, entry.revision)
 
         await asyncio.gather(*(write(name) for name in "abc"))
         try:
