@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from atoll import clock
 from atoll.engines.sqlalchemy import dialect
 from atoll.engines.sqlalchemy.asyncio_half import is_async_engine
-from atoll.engines.sqlalchemy.joined import CEILING_S, INBOX_RETENTION_S, SqlAlchemyJoined, explaining
+from atoll.engines.sqlalchemy.joined import CEILING_S, SqlAlchemyJoined, explaining
 from atoll.errors import ConfigurationError, NotSent, OutcomeUnknown
 from atoll.ports.joined import Joined, Staged
 
@@ -91,12 +91,7 @@ class SqlAlchemyDatabase:
         if self._ready:
             return
         self._dialect.open(self._plain)
-
-        def prepare(connection: Connection) -> None:
-            self._dialect.prepare(connection, self._where)
-            self._dialect.do(connection, "prune", INBOX_RETENTION_S)
-
-        await self._write(prepare)
+        await self._write(lambda connection: self._dialect.prepare(connection, self._where))
         self._dialect.open(self._plain)  # again: before, there may have been no file to claim
         self._ready = True
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from atoll.errors import AtollError, ConfigurationError
 
+INBOX_RETENTION_S = 7 * 86400.0
 Verb = Literal["once", "fence", "put", "any_staged", "staged", "forget", "waiting", "queues", "prune"]
 
 

@@ -16,13 +16,12 @@ from sqlalchemy.orm import Session, scoped_session
 from atoll import clock
 from atoll.engines.sqlalchemy import dialect
 from atoll.engines.sqlalchemy.asyncio_half import is_async_connection, is_async_registry, is_async_session
-from atoll.engines.sqlalchemy.dialect import Dialect, Verb
+from atoll.engines.sqlalchemy.dialect import INBOX_RETENTION_S, Dialect, Verb
 from atoll.errors import Conflict, NotSent
 from atoll.ports.broker import Message
 from atoll.ports.joined import Joined, register
 from atoll.ports.store import Token
 
-INBOX_RETENTION_S = 7 * 86400.0
 PRUNE_EVERY = 256
 CEILING_S = 30.0
 
@@ -109,7 +108,9 @@ class explaining:
 def adapt(tx: object) -> Joined | None:
     """Recognise SQLAlchemy's sessions and connections; those of another dialect are refused by name."""
     bind: Engine | Connection
-    one: Any = tx() if isinstance(tx, scoped_session) or is_async_registry(tx) else tx  # type: ignore[operator]
+    one: Any = tx
+    if isinstance(tx, scoped_session) or is_async_registry(tx):
+        one = one()
     if is_async_session(one):
         bind = one.sync_session.get_bind()
     elif is_async_connection(one):

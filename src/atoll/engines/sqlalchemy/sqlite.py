@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from atoll.engines.sqlalchemy.dialect import Dialect, Verb
+from atoll.engines.sqlalchemy.dialect import INBOX_RETENTION_S, Dialect, Verb
 from atoll.engines.sqlite import joined_sql, libraries
 from atoll.engines.sqlite.joined import explained_sqlite3, outside
 from atoll.engines.sqlite.joined_sql import Execute, Rows
@@ -52,6 +52,7 @@ class SqliteDialect:
 
     def prepare(self, connection: Connection, where: str) -> None:
         joined_sql.ensure(speaking(connection), where)
+        joined_sql.prune(speaking(connection), INBOX_RETENTION_S)
 
     def make(self, connection: Connection, where: str) -> list[str]:
         execute = speaking(connection)
