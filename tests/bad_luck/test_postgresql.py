@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from postgresql_ways import Porter, database, handed
 import atoll.urls
 from atoll import (
     ConfigurationError,
+    DiskFull,
     EpochUncertain,
     NotApplied,
     NotSent,
@@ -348,3 +354,43 @@ async def test_a_revision_beyond_all_numbers_holds_of_nothing(port: int) -> None
     async with atoll.urls.store(await database(port)) as store:
         for revision in (1 << 63, 1 << 200, -5):
             assert not isinstance(await store.put_if("k", b"", revision), Applied)
+
+
+@contextmanager
+def a_small_disk(bytes_max: int) -> Iterator[Path]:
+    """A file system of its own; skips where we may not mount one."""
+    folder = Path(tempfile.mkdtemp(prefix="atoll-small-"))
+    words = ["mount", "-t", "tmpfs", "-o", f"size={bytes_max}", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode:
+        folder.rmdir()
+        pytest.skip("may not mount a small file system here")
+    try:
+        shutil.chown(folder, postgresql.ACCOUNT)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        folder.rmdir()
+
+
+async def test_a_full_disk_is_a_plain_no_and_all_that_was_answered_is_there() -> None:
+    with a_small_disk(24 << 20) as disk:
+        async with server("postgresql") as cluster:
+            port = cluster.facts["ports"][0]
+            await postgresql.ask(port, f"CREATE TABLESPACE small LOCATION '{disk}'")
+            await postgresql.ask(port, "CREATE DATABASE small TABLESPACE small")
+            async with atoll.urls.store(f"postgresql://postgres@127.0.0.1:{port}/small?create=true") as store:
+                await store.transact(put("first", b""))
+                filler = "SELECT md5(n::text) FROM generate_series(1, 40000) n"
+                await postgresql.ask(port, f"CREATE TABLE public.filler AS {filler}", "small")
+                await postgresql.ask(port, "CHECKPOINT")  # what is there has its room
+                answered: dict[str, int] = {}
+                with pytest.raises(DiskFull, match="No space left"):
+                    for number in range(100):
+                        value = random.Random(number).randbytes(1 << 20)
+                        answer = await store.transact(put(f"k{number:03}", value))
+                        answered[f"k{number:03}"] = answer.revision
+                assert answered, "it was full from the start, so nothing was tested"
+                there = {entry.key: entry.revision for entry in (await store.range("k")).entries}
+                assert there == answered
+                await postgresql.ask(port, "DROP TABLE public.filler", "small")  # somebody makes room
+                assert isinstance(await store.transact(put("again", b"")), Applied)
