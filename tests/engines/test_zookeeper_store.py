@@ -320,6 +320,21 @@ async def test_the_keys_of_one_lease_fit_into_one_packet(
                 await store.transact(put(f"k{n}", b"", lease=lease))
 
 
+async def test_a_lease_that_lives_long_does_not_fill_up(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atoll.engines.zookeeper.leases.LEASE_BYTES_MAX", 500)
+    async with opened(cluster) as store, opened(cluster, store._tree.base.strip("/")) as other:
+        assert store.leasing is not None
+        for _ in range(20):
+            async with Lock(store, "x", ttl_s=5):
+                pass
+        lease = (await store.leasing.grant(5)).lease
+        for n in range(20):
+            await store.transact(put(f"k{n}", b"", lease=lease))
+            await other.transact(delete(f"k{n}"))
+
+
 async def test_a_request_is_forgotten_after_its_window_and_not_before(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionDropped
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
-from kazoo.protocol.serialization import Close, CloseInstance, Connect
+from kazoo.protocol.serialization import CloseInstance, Connect
 from kazoo.retry import KazooRetry
 
 from atoll.engines.zookeeper.limits import ZookeeperOptions
@@ -163,7 +163,7 @@ def post(client: KazooClient, request: Any) -> asyncio.Future[Any]:
 
 def in_flight(client: KazooClient) -> int:
     """Requests without an answer yet."""
-    return sum(1 for request, *_ in (*client._queue, *client._pending) if not isinstance(request, Close))
+    return len(client._queue) + len(client._pending)
 
 
 class _Answer:

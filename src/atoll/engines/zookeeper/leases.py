@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from atoll import clock
 from atoll.engines.parts import call
-from atoll.engines.zookeeper import wire
+from atoll.engines.zookeeper import reading, wire
 from atoll.engines.zookeeper.limits import LEASE_BYTES_MAX
 from atoll.engines.zookeeper.link import Link, SessionOver
 from atoll.engines.zookeeper.opened import Opened, lease_id
@@ -38,7 +38,7 @@ class Lease:
         self.link, self.id = link, lease_id(link.session)
         self.session_s = link.granted_s
         self.deadline = sent + self.session_s
-        self.bytes = 0
+        self.paths: set[str] = set()
         self._alone, self._tick_s = alone, tick_s
         self._proved: deque[float] = deque([sent], maxlen=_RENEWALS_KEPT)
 
@@ -55,15 +55,10 @@ class Lease:
         self.deadline = max(self.deadline, certain + self.session_s)
         return self.deadline - sent
 
-    def take(self, paths: list[str]) -> None:
-        """More nodes under it. LimitReached where its end would not fit into one packet."""
-        more = sum(len(path) + 8 for path in paths)
-        if self.bytes + more > LEASE_BYTES_MAX:
-            raise LimitReached(
-                f"found {self.bytes} bytes of keys under lease {self.id} and {more} more; its end names them "
-                f"all in one packet between the servers, which takes {LEASE_BYTES_MAX}. Use several leases."
-            )
-        self.bytes += more
+    @property
+    def bytes(self) -> int:
+        """What its end takes in the packet that names its nodes."""
+        return sum(len(path) + 8 for path in self.paths)
 
 
 class ZookeeperLeasing:
@@ -152,6 +147,29 @@ class ZookeeperLeasing:
         if mine is None and (who := await self._holder(opened, lease, due)) is not None:
             raise _foreign(lease, who)
         raise refusal.lease_over(lease)
+
+    async def take(self, opened: Opened, lease: Lease, paths: list[str], due: float) -> None:
+        """More nodes under a lease. LimitReached where its end would not fit into one packet."""
+        lease.paths.update(paths)
+        if lease.bytes <= LEASE_BYTES_MAX:
+            return
+        for part in reading.chunks([wire.get(path) for path in lease.paths.difference(paths)]):
+            reply = await opened.read("counting the keys of a lease", part, due, newest=False)
+            gone = [
+                line.path for line, node in zip(part, reply.results, strict=True) if isinstance(node, Failed)
+            ]
+            lease.paths.difference_update(gone)
+        if (size := lease.bytes) > LEASE_BYTES_MAX:
+            lease.paths.difference_update(paths)
+            raise LimitReached(
+                f"found {size} bytes of key names under lease {lease.id}; its end names them all in one "
+                f"packet between the servers, which takes {LEASE_BYTES_MAX}. Use several leases."
+            )
+
+    def free(self, paths: list[str]) -> None:
+        """These nodes are under no lease any more."""
+        for lease in self._known().values():
+            lease.paths.difference_update(paths)
 
     async def close(self) -> None:
         """End every lease of this handle now."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from atoll.engines.parts import call
 from atoll.engines.zookeeper import bridge
 from atoll.engines.zookeeper.bridge import Ensemble
 from atoll.engines.zookeeper.wire import Reply, Request
-from atoll.errors import AtollError, ConfigurationError, NotSent, Overloaded
+from atoll.errors import AtollError, ConfigurationError, NotSent, OutcomeUnknown, Overloaded
 
 log = logging.getLogger("atoll.zookeeper")
 _CLOSE_S = 2.0
@@ -62,7 +63,7 @@ class Link:
         self._closing = False
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._gone = threading.Event()
+        self._gone, self._pid = threading.Event(), os.getpid()
         self._wish_s = 0.0
         self._down_since = clock.lease_now()
 
@@ -152,7 +153,11 @@ class Link:
                 if self.over is not None and (repeat or not lost.sent):
                     raise SessionOver(self.over) from None
                 if lost.sent and not repeat:
-                    raise call.unknown(what, self.ensemble.url, 0.0, id) from None
+                    raise OutcomeUnknown(
+                        f"{what} was sent to {self.ensemble.url}, and the connection broke before an answer "
+                        "came. It may have happened: read before you ask again.",
+                        id=id,
+                    ) from None
                 if clock.loop_now() >= due:
                     raise NotSent(f"{what} was not sent before its deadline. Nothing happened.") from None
                 await asyncio.sleep(0.005)
@@ -238,6 +243,8 @@ class Link:
 
     def hang_up(self) -> None:
         """Have the session ended, where a server can be told, and the thread. Does not wait."""
+        if os.getpid() != self._pid:  # a forked child: it is its parent's
+            return
         self._closing = True
         if self._given is not None:
             self._given.remove_listener(self._changed)

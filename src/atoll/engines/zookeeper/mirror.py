@@ -39,7 +39,7 @@ class Mirror:
         self._nodes: dict[str, Entry] = {}  # path -> what stands there
         self._dirty_rooms: set[str] = set()
         self._dirty_nodes: set[str] = set()
-        self._session = -1
+        self._session, self._touched = -1, True
         self._closed = False
         self.start_over()
 
@@ -65,13 +65,16 @@ class Mirror:
                 return False
         return True
 
-    async def visit(self, due: float, *, newest: bool) -> int:
-        """Visit whatever has its flag up until none has; answers the revision of what is known then."""
+    async def visit(self, due: float, *, newest: bool) -> int | None:
+        """Visit whatever has its flag up until none has.
+
+        Answers the revision of what is known then; None where nothing is known that was not before.
+        """
         opened = self._opened
         await opened.link.up("watching", due)
         if newest or self._session != opened.link.session:
             self.start_over()
-            self._session = opened.link.session
+            self._session, self._touched = opened.link.session, True
             reply = await opened.read("watching", [wire.get(opened.tree.meta)], due, newest=True)
             opened.learn(reply.results[0])
         while True:
@@ -84,38 +87,47 @@ class Mirror:
                 self._dirty_nodes.update(nodes)
                 raise
             if not self._dirty_rooms and not self._dirty_nodes:
-                return at
+                if not self._touched:
+                    return None
+                if at:
+                    self._touched = False
+                    return at
 
     async def _batch(self, rooms: Sequence[str], nodes: Sequence[str], due: float) -> int:
-        """Visit these; answers the revision that the last answer was as of."""
+        """Visit these; answers the revision that the last answer was as of, 0 where it was not asked for.
+
+        Lists alone seldom change what is known; so only what may is followed by the question of when it is.
+        """
         opened = self._opened
         asked: list[Any] = [opened.hub.listed(path, self._flag_room) for path in rooms]
         asked += [
             bridge.post(opened.link.client, GetData(path, partial(self._fired, path))) for path in nodes
         ]
-        last = opened.read("watching", [wire.get(opened.tree.meta)], due, newest=False)
+        dated = bool(nodes) or not rooms
+        if dated:
+            asked.append(opened.read("watching", [wire.get(opened.tree.meta)], due, newest=False))
         try:
             async with asyncio.timeout_at(due) as limit:
-                answers: list[Any] = await asyncio.gather(*asked, last, return_exceptions=True)
+                answers: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise OutcomeUnknown(f"{opened.url} did not answer a watch in time.") from None
-        reply = answers.pop()
-        for answer in (*answers, reply):
+        for answer in answers:
             if isinstance(answer, AtollError):
                 raise answer
             if isinstance(answer, BaseException) and not isinstance(answer, NoNodeError):
                 raise NotSent(f"{opened.url} did not answer a watch: {answer!r}") from answer
         for path, answer in zip(rooms, answers, strict=False):
             self._enter_room(path, answer)
-        for path, answer in zip(nodes, answers[len(rooms) :], strict=True):
+        for path, answer in zip(nodes, answers[len(rooms) :], strict=False):
             if isinstance(answer, NoNodeError):
-                self._nodes.pop(path, None)
+                self._touched |= self._nodes.pop(path, None) is not None
             elif (key := self._key(path)) is not None:
                 data, stat = answer
                 self._nodes[path] = entry_of(key, Node(data, Stat._make(stat)), path)[0]
-        return int(reply.zxid)
+                self._touched = True
+        return int(answers[-1].zxid) if dated else 0
 
     def _enter_room(self, path: str, listed: list[str] | None) -> None:
         """What stands in a directory now; one that is not there is awaited by the one above it."""
@@ -140,7 +152,7 @@ class Mirror:
 
     def _forget(self, path: str) -> None:
         """A name that is gone, and all that stood below it."""
-        self._nodes.pop(path, None)
+        self._touched |= self._nodes.pop(path, None) is not None
         for name in self._listed.pop(path, set()):
             self._forget(f"{path}/{name}")
 
@@ -181,8 +193,7 @@ class Mirror:
         self._woken.set()
 
     def _flag_node(self, path: str) -> None:
-        if path in self._nodes:
-            self._dirty_nodes.add(path)
+        self._dirty_nodes.add(path)  # known or just about to be: its first answer may be on its way
         self._woken.set()
 
 
@@ -209,18 +220,19 @@ async def observe(opened: Opened, prefix: str, life: Any) -> AsyncIterator[Obser
                     ) from error
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if at < revision:
-                raise EpochChanged(
-                    f"{opened.url} went back from revision {revision} to {at}: it was restored or replaced. "
-                    "Read everything again."
-                )
-            heard, revision, newest = clock.loop_now(), at, False
-            known = mirror.known
-            changed = tuple(e for key, e in sorted(known.items()) if told is None or told.get(key) != e)
-            removed = tuple(sorted(key for key in told or () if key not in known))
-            if told is None or changed or removed:
-                reset, told = told is None, known
-                yield Observation(reset, changed, removed, at)
+            heard, newest = clock.loop_now(), False
+            if at is not None:
+                if at < revision:
+                    raise EpochChanged(
+                        f"{opened.url} went back from revision {revision} to {at}: it was restored or "
+                        "replaced. Read everything again."
+                    )
+                revision, known = at, mirror.known
+                changed = tuple(e for key, e in sorted(known.items()) if told is None or told.get(key) != e)
+                removed = tuple(sorted(key for key in told or () if key not in known))
+                if told is None or changed or removed:
+                    reset, told = told is None, known
+                    yield Observation(reset, changed, removed, at)
             while not await mirror.wait(options.liveness_s / 2):
                 if life() != began:
                     break

@@ -8,6 +8,7 @@ the shelf itself in the moment it is made.
 from __future__ import annotations
 
 import json
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class Noted:
             )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Opened:
     """`alone`: the server is no ensemble. `tick_s`: the servers' tick, as far as it is known."""
 
@@ -108,6 +109,7 @@ class Opened:
 
     def __post_init__(self) -> None:
         self.hub = Hub(self.link)
+        weakref.finalize(self, self.link.hang_up)  # its loop is gone: nobody else would end the session
 
     @property
     def url(self) -> str:

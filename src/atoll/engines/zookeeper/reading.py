@@ -96,7 +96,7 @@ async def _list(opened: Opened, walk: _Walk, stem: tuple[str, ...], what: str, d
     newest = True
     while level:
         below: list[tuple[str, ...]] = []
-        for part in _chunks([wire.get(opened.tree.room(rooms)) for rooms in level], 2):
+        for part in chunks([wire.get(opened.tree.room(rooms)) for rooms in level], 2):
             lines = [line for one in part for line in (one, wire.children(one.path))]
             reply = await opened.read(what, [*lines, wire.get(opened.tree.meta)], due, newest=newest)
             opened.learn(reply.results[-1])
@@ -179,7 +179,7 @@ def _fitting(lines: list[Line]) -> list[Line]:
     return lines
 
 
-def _chunks(lines: list[Line], times: int) -> list[list[Line]]:
+def chunks(lines: list[Line], times: int = 1) -> list[list[Line]]:
     """All of them, in requests that fit; each line stands for `times` of its size."""
     parts: list[list[Line]] = []
     while lines:

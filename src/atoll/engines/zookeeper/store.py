@@ -39,6 +39,7 @@ from atoll.ports.store import (
     Moving,
     Observing,
     Operation,
+    Put,
     Ranged,
     Reach,
     StoreClaims,
@@ -204,14 +205,20 @@ class ZookeeperStore:
         opened, due = await self.opened(), self.due(transaction.WHAT)
         asked = Asked(then, tuple(compare), guard, request_id)
         lease = asked.lease
+        under = {self._tree.path(op.key) for op in then if isinstance(op, Put) and op.lease is not None}
+        others = [path for op in then if (path := self._tree.path(op.key)) not in under]
         if lease is None:
-            return await transaction.transact(opened, opened.link, asked, due)
-        mine = await self._leasing.mine(opened, lease, due)
-        mine.take([self._tree.path(op.key) for op in then if getattr(op, "lease", None) is not None])
-        try:
-            return await transaction.transact(opened, mine.link, asked, due)
-        except SessionOver:
-            raise refusal.lease_over(lease) from None
+            answer = await transaction.transact(opened, opened.link, asked, due)
+        else:
+            mine = await self._leasing.mine(opened, lease, due)
+            await self._leasing.take(opened, mine, list(under), due)
+            try:
+                answer = await transaction.transact(opened, mine.link, asked, due)
+            except SessionOver:
+                raise refusal.lease_over(lease) from None
+        if isinstance(answer, Applied):
+            self._leasing.free(others)
+        return answer
 
     async def observe(self, prefix: str) -> AsyncIterator[Observation]:
         """See the port. Coalesced; heals by looking at everything again after a lost connection."""
