@@ -6,6 +6,7 @@ python scripts/make_sync.py --check    exit 1 if what is there is not what would
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
 import inspect
@@ -36,7 +37,7 @@ class Shell:
 
 
 DATABASE = frozenset({"joined", "relaying", "participant", "schema", "begin", "read"})
-HOLDING = frozenset({"lease_ended", "close"})
+HOLDING = frozenset({"lease_ended", "close", "broken", "take_also"})
 LEAD = '''
     def lead(
         self, function: Callable[[Term, *Arguments], AnswerT], *arguments: *Arguments
@@ -56,6 +57,20 @@ SHELLS = [
     Shell("Term", "atoll.blocks.election", skip=HOLDING, here=frozenset({"fence"})),
     Shell("Lock", "atoll.blocks.lock", built=True),
     Shell("Election", "atoll.blocks.election", built=True, by_hand={"lead": LEAD}),
+    Shell("Semaphore", "atoll.blocks.semaphore", built=True),
+    Shell("Permit", "atoll.blocks.semaphore", skip=HOLDING),
+    Shell("ReadWriteLock", "atoll.blocks.read_write_lock", built=True),
+    Shell("Reading", "atoll.blocks.read_write_lock"),
+    Shell("Writing", "atoll.blocks.read_write_lock"),
+    Shell("ReadHeld", "atoll.blocks.read_write_lock", skip=HOLDING),
+    Shell("WriteHeld", "atoll.blocks.read_write_lock", skip=HOLDING, here=frozenset({"fence"})),
+    Shell("Barrier", "atoll.blocks.barrier", built=True),
+    Shell("DoubleBarrier", "atoll.blocks.barrier", built=True),
+    Shell("Latch", "atoll.blocks.latch", built=True),
+    Shell("Counter", "atoll.blocks.counter", built=True),
+    Shell("Group", "atoll.blocks.membership", built=True),
+    Shell("Membership", "atoll.blocks.membership"),
+    Shell("Config", "atoll.blocks.config", built=True, generic="T"),
     Shell(
         "Queue", "atoll.blocks.queue", built=True, generic="T",
         skip=frozenset({"worker", "register", "work", "message"}),
@@ -179,6 +194,8 @@ def constructor(shell: Shell, made: Any, needed: dict[str, str]) -> str:
 def managed(shell: Shell, made: Any) -> str:
     given = inspect.signature(made.__aenter__).return_annotation
     body = "portal.enter(self._inner)\n        return self"
+    if given not in (*NAMES, "Self"):
+        body = "return portal.enter(self._inner)"
     if given in NAMES:
         body = f"return {given}(portal.enter(self._inner))"
     return (
@@ -201,12 +218,15 @@ def method(shell: Shell, name: str, member: Any, needed: dict[str, str]) -> str:
     call = f"self._inner.{name}({arguments})"
     if name in shell.here:
         call = f"portal.here({call})"
-    elif answer.startswith("AsyncIterator["):
+    elif answer.startswith(("AsyncIterator[", "AsyncGenerator[")):
         needed["Iterator"] = "collections.abc"
-        needed.pop("AsyncIterator", None)
-        answer, call = answer.removeprefix("Async"), f"portal.iterate({call})"
+        for one in ("AsyncIterator", "AsyncGenerator"):
+            needed.pop(one, None)
+        answer, call = f"Iterator[{answer.partition('[')[2]}", f"portal.iterate({call})"
     elif inspect.iscoroutinefunction(member):
         call = f"portal.run({call})"
+    if answer in NAMES:
+        call = f"{answer}({call})"
     doc = docstring(member, f"As `await {name}(...)`.")
     keyword = "" if answer == "None" else "return "
     return f"    def {name}({parameters}) -> {answer}:\n        {doc}\n        {keyword}{call}\n\n"
@@ -243,11 +263,19 @@ def annotation(hint: Any, function: Any, needed: dict[str, str]) -> str:
     for name in re.findall(r"[A-Za-z_]\w*", text):
         if name in NAMES or hasattr(builtins, name) or name in ("Any", "Self", "T", "AnswerT"):
             continue
-        value = function.__globals__[name]
+        value = function.__globals__.get(name) or for_types_only(function.__module__, name)
         needed[name] = value.__module__ if isinstance(value, type) else function.__module__
         if needed[name] in ("typing", "abc", "collections.abc") or not needed[name].startswith("atoll"):
             needed[name] = "collections.abc"
     return text
+
+
+def for_types_only(module: str, name: str) -> Any:
+    """What `name` means in a module that imports it for type checkers only."""
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
+        if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
+            return getattr(importlib.import_module(node.module), name)
+    raise KeyError(f"{module} does not say what {name} is")
 
 
 if __name__ == "__main__":

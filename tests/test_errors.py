@@ -13,11 +13,11 @@ from atoll import errors
 
 NOT_APPLIED = {
     "Taken", "Conflict", "Refused", "LeaseOver", "LimitReached", "Overloaded", "DiskFull", "ReadOnly",
-    "NotSent", "EpochUncertain",
+    "NotSent", "NotReady", "EpochUncertain",
 }  # fmt: skip
 INTERRUPTED = {"LockLost", "LeaderLost", "DeliveryLost", "UsedAfterFork"}
 WATCH = {"WatchLost", "Compacted", "EpochChanged"}
-PROGRAM = {"MissingExtra", "FormatRefused"}
+PROGRAM = {"MissingExtra", "FormatRefused", "WouldDeadlock"}
 
 
 def family(root: type[Exception]) -> set[str]:

@@ -82,7 +82,7 @@ class Term(Exclusive):
         that name waits: then this leader still leads.
         """
         self.check()
-        view = await look(self._won.store, self._keys)
+        view = await again(lambda: look(self._won.store, self._keys))
         for entry in view.queue:
             if candidate in ((name := read_owner(entry).owner), name.partition(", pid ")[0]):
                 self._heir = entry
@@ -138,7 +138,7 @@ class Term(Exclusive):
                 f"{read_owner(heir).owner} has just left the line of {self.name}. Nothing has changed: "
                 "name another, or resign()."
             )
-        view = await look(won.store, keys)
+        view = await again(lambda: look(won.store, keys))
         named = view.heir is not None and view.heir.value == nonce.encode()
         if not named and read_owner(view.owner).nonce != nonce:  # else the first answer was lost
             raise self.error(self._loss())
@@ -205,7 +205,7 @@ class Election:
 
     async def leader(self) -> Holder | None:
         """Who leads now and who waits to; None if nobody does either. One read."""
-        view = await look(self.store, Keys.of(Term.kind, self.name))
+        view = await again(lambda: look(self.store, Keys.of(Term.kind, self.name)))
         if view.owner is None and not view.queue:
             return None
         owner = read_owner(view.owner) if view.owner else None
@@ -213,7 +213,7 @@ class Election:
         return Holder(
             name=self.name,
             owner=owner.owner if owner else None,
-            token=Token(await self.store.epoch(), view.owner.revision) if view.owner else None,
+            token=Token(await again(self.store.epoch), view.owner.revision) if view.owner else None,
             since=known(owner.since) if owner else None,
             lease_left_s=None,
             waiting=len(view.queue),
@@ -230,7 +230,7 @@ class Election:
         owner = Keys.of(Term.kind, self.name).owner
         async with aclosing(states(self.store, owner)) as news:
             async for _ in news:
-                leader = await again(self.leader)
+                leader = await self.leader()
                 led = leader if leader is not None and leader.owner is not None else None
                 now = (led.token if led is not None else None,)
                 if now != told:

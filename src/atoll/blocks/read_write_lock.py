@@ -97,7 +97,7 @@ HoldingT = TypeVar("HoldingT", bound=Holding)
 
 
 class Side(Generic[HoldingT]):
-    """One side of a read/write lock, for an `async with`; made by `read()` and `write()`."""
+    """One side of a read/write lock."""
 
     def __init__(self, lock: ReadWriteLock, made: type[HoldingT], rule: Rule, wait_s: float | None) -> None:
         self._lock, self._made, self._rule, self._wait_s = lock, made, rule, wait_s
@@ -106,7 +106,7 @@ class Side(Generic[HoldingT]):
     def __repr__(self) -> str:
         return f"<{self._rule.wants} of {self._lock!r}>"
 
-    async def __aenter__(self) -> HoldingT:
+    async def _enter(self) -> HoldingT:
         lock = self._lock
         who = asking()
         refuse_reentry(lock.store, KIND, lock.name, who)
@@ -137,6 +137,20 @@ class Side(Generic[HoldingT]):
         )
 
 
+class Reading(Side[ReadHeld]):
+    """What `ReadWriteLock.read()` gives, for an `async with`."""
+
+    async def __aenter__(self) -> ReadHeld:
+        return await self._enter()
+
+
+class Writing(Side[WriteHeld]):
+    """What `ReadWriteLock.write()` gives, for an `async with`."""
+
+    async def __aenter__(self) -> WriteHeld:
+        return await self._enter()
+
+
 class ReadWriteLock:
     """A read/write lock by name: `async with lock.read()`, `async with lock.write() as held`.
 
@@ -165,15 +179,15 @@ class ReadWriteLock:
     def __repr__(self) -> str:
         return f"<ReadWriteLock {self.name!r} on {self.store!r}>"
 
-    def read(self, *, wait_s: float | None = None) -> Side[ReadHeld]:
+    def read(self, *, wait_s: float | None = None) -> Reading:
         """To read, beside other readers. `wait_s`: as of a Lock."""
         checked_times(self.ttl_s, wait_s)
-        return Side(self, ReadHeld, ReadRule(), wait_s)
+        return Reading(self, ReadHeld, ReadRule(), wait_s)
 
-    def write(self, *, wait_s: float | None = None) -> Side[WriteHeld]:
+    def write(self, *, wait_s: float | None = None) -> Writing:
         """To write, alone. `wait_s`: as of a Lock."""
         checked_times(self.ttl_s, wait_s)
-        return Side(self, WriteHeld, WriteRule(), wait_s)
+        return Writing(self, WriteHeld, WriteRule(), wait_s)
 
     async def holders(self) -> list[tuple[str, str]]:
         """("read" or "write", owner) of everybody who holds or waits, in the order of the line."""

@@ -12,20 +12,43 @@ from typing import TYPE_CHECKING, Any
 from atoll import urls
 from atoll.clock import deadline
 from atoll.sync.handles import Broker, Database, Store
-from atoll.sync.shells import Election, Held, Lock, Outbox, Queue, Term
+from atoll.sync.shells import (
+    Barrier,
+    Config,
+    Counter,
+    DoubleBarrier,
+    Election,
+    Group,
+    Held,
+    Latch,
+    Lock,
+    Outbox,
+    Queue,
+    ReadWriteLock,
+    Semaphore,
+    Term,
+)
 
 if TYPE_CHECKING:
     from atoll.ports.broker import Broker as AsyncBroker
     from atoll.ports.store import Store as AsyncStore
 
 __all__ = [
+    "Barrier",
     "Broker",
+    "Config",
+    "Counter",
     "Database",
+    "DoubleBarrier",
     "Election",
+    "Group",
     "Held",
+    "Latch",
     "Lock",
     "Outbox",
     "Queue",
+    "ReadWriteLock",
+    "Semaphore",
     "Store",
     "Term",
     "broker",

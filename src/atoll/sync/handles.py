@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """What coordination stands on. Inert until first use; reopens in a forked child."""
+    """What coordination stands on."""
 
     def __init__(self, inner: AsyncStore) -> None:
         self._inner = inner
@@ -40,6 +40,19 @@ class Store:
     ) -> None:
         portal.leave(self._inner, kind, error, trace)
 
+    @property
+    def url(self) -> str:
+        """Where it is, passwords masked."""
+        return self._inner.url
+
+    def open(self) -> StoreClaims:
+        """Connect, check the format, read the claims. Cheap when already open."""
+        return portal.run(self._inner.open())
+
+    def close(self) -> None:
+        """As `await close(...)`."""
+        portal.run(self._inner.close())
+
     def get(self, key: str) -> Got:
         """The newest entry: never older than any answer given before this call began."""
         return portal.run(self._inner.get(key))
@@ -55,19 +68,6 @@ class Store:
     def observe(self, prefix: str) -> Iterator[Observation]:
         """The state below `prefix`, then what changes, for as long as it is iterated."""
         return portal.iterate(self._inner.observe(prefix))
-
-    @property
-    def url(self) -> str:
-        """Where it is, passwords masked."""
-        return self._inner.url
-
-    def open(self) -> StoreClaims:
-        """Connect, check the format, read the claims. Cheap when already open."""
-        return portal.run(self._inner.open())
-
-    def close(self) -> None:
-        """As `await close(...)`."""
-        portal.run(self._inner.close())
 
     def epoch(self) -> int:
         """The store's epoch, the first half of every token; 1 for a store never restored or moved."""

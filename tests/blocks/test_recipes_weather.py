@@ -1,0 +1,343 @@
+"""Every recipe alike: cancelled at every await, each call failed in turn, watches cut, processes forked."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from recipe_weather import WEAK, keys
+
+import atoll
+from atoll import Election, Lock, Term
+from atoll.blocks import (
+    Barrier,
+    Config,
+    Counter,
+    DoubleBarrier,
+    Group,
+    Latch,
+    ReadWriteLock,
+    Semaphore,
+)
+from atoll.blocks.watching import states
+from atoll.ports.store import Store
+from atoll.sync import DoubleBarrier as SyncDoubleBarrier
+from atoll.sync import Group as SyncGroup
+from atoll.sync import ReadWriteLock as SyncReadWriteLock
+from atoll.sync import Semaphore as SyncSemaphore
+from atoll.sync import store as sync_store
+from atoll.testing import Duplicated, ReplyLost, RequestLost, World, cancel_at_every_await, simulated, through
+
+Use = Callable[[Store, Store], Awaitable[None]]
+"""One whole use of a recipe through the first store, in a crowd through the second, which is sound."""
+
+
+async def crowded(use: Callable[[], Awaitable[object]], *others: Awaitable[object]) -> None:
+    """`use` while the others are under way; they are ended with it."""
+    tasks = [asyncio.ensure_future(other) for other in others]
+    try:
+        await asyncio.sleep(0.01)
+        await use()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def lock(store: Store, sound: Store) -> None:
+    async def hold() -> None:
+        async with Lock(sound, "x"):
+            await asyncio.sleep(0.05)
+
+    async def use() -> None:
+        async with Lock(store, "x", reentrant=True), Lock(store, "x", reentrant=True):
+            await asyncio.sleep(0)
+
+    await crowded(use, hold())
+
+
+async def semaphore(store: Store, sound: Store) -> None:
+    async def hold() -> None:
+        async with Semaphore(sound, "x", permits=2):
+            await asyncio.sleep(0.05)
+
+    async def use() -> None:
+        async with Semaphore(store, "x", permits=2) as permit:
+            permit.check()
+
+    await crowded(use, hold(), hold(), hold())
+
+
+async def reading(store: Store, sound: Store) -> None:
+    async def hold() -> None:
+        async with ReadWriteLock(sound, "x").write():
+            await asyncio.sleep(0.05)
+
+    async def use() -> None:
+        async with ReadWriteLock(store, "x").read() as held:
+            held.check()
+
+    await crowded(use, hold())
+
+
+async def writing(store: Store, sound: Store) -> None:
+    async def hold() -> None:
+        async with ReadWriteLock(sound, "x").read():
+            await asyncio.sleep(0.05)
+
+    async def use() -> None:
+        async with ReadWriteLock(store, "x").write() as held:
+            held.check()
+
+    await crowded(use, hold(), hold())
+
+
+async def barrier(store: Store, sound: Store) -> None:
+    async def others() -> None:
+        while True:
+            await Barrier(sound, "x", parties=2).wait()
+
+    await crowded(Barrier(store, "x", parties=2).wait, others())
+
+
+async def double_barrier(store: Store, sound: Store) -> None:
+    async def others() -> None:
+        while True:
+            async with DoubleBarrier(sound, "x", parties=2):
+                await asyncio.sleep(0)
+
+    async def use() -> None:
+        async with DoubleBarrier(store, "x", parties=2):
+            await asyncio.sleep(0)
+
+    await crowded(use, others())
+
+
+async def latch(store: Store, sound: Store) -> None:
+    async def other() -> None:
+        await asyncio.sleep(0.05)
+        await Latch(sound, "x", count=2).count_down()
+
+    async def use() -> None:
+        mine = Latch(store, "x", count=2)
+        await mine.count_down()
+        await mine.wait()
+
+    await Latch(sound, "x", count=2).reset()
+    await crowded(use, other())
+
+
+async def counter(store: Store, sound: Store) -> None:
+    before = await Counter(sound, "x").get()
+    assert await Counter(store, "x").add(5) >= before + 5
+
+
+async def group(store: Store, sound: Store) -> None:
+    async with Group(store, "x").join("me"):
+        assert "me" in [member.name for member in await Group(sound, "x").members()]
+
+
+async def config(store: Store, sound: Store) -> None:
+    mine = Config(store, "x", int, versions_max=3)
+    number = await mine.set(7)
+    await mine.roll_back(number)
+    async for value in mine.watch():
+        assert value == 7
+        break
+
+
+async def election(store: Store, sound: Store) -> None:
+    async def serve(term: Term) -> None:
+        leader = await Election(store, "x").leader()
+        assert leader is not None
+        await (term.hand_over("other") if leader.waiting else term.resign())
+
+    async def other(term: Term) -> None:
+        await asyncio.sleep(0.05)
+
+    async def campaign() -> None:
+        while True:
+            await Election(sound, "x", owner="other").lead(other)
+
+    await crowded(lambda: Election(store, "x", owner="mine").lead(serve), campaign())
+
+
+RECIPES: dict[str, Use] = {
+    "lock": lock,
+    "semaphore": semaphore,
+    "reading": reading,
+    "writing": writing,
+    "barrier": barrier,
+    "double_barrier": double_barrier,
+    "latch": latch,
+    "counter": counter,
+    "group": group,
+    "config": config,
+    "election": election,
+}
+STAYS = {
+    "lock/x/line", "election/x/line", "election/x/heir", "barrier/x/generation", "latch/x/left",
+    "double_barrier/x/generation", "counter/x/value", "config/x/current",
+}  # fmt: skip
+"""Written for good, or a sign that the next one takes down."""
+
+
+names = count()
+
+
+def left_behind(there: list[str]) -> list[str]:
+    return [key for key in there if key not in STAYS and not key.startswith("config/x/version/")]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_cancelled_at_any_await_it_leaves_nothing_behind_and_stops_nobody(recipe: str) -> None:
+    @simulated(seeds=1)
+    async def run(world: World) -> None:
+        store = atoll.store("memory://")
+
+        async def once() -> None:
+            await RECIPES[recipe](store, store)
+
+        async def check() -> None:
+            async with asyncio.timeout(5):  # at once, not after a lease
+                await RECIPES[recipe](store, store)
+                while left_behind(await keys(store)):
+                    await asyncio.sleep(0.01)
+
+        assert await cancel_at_every_await(once, check) >= 2
+
+    run()
+
+
+@pytest.mark.parametrize("fault", [ReplyLost, RequestLost, Duplicated])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_each_single_call_may_fail(recipe: str, fault: type) -> None:
+    @simulated(seeds=1)
+    async def run(world: World) -> None:
+        for verb in ("transact", "range", "get", "grant", "epoch"):
+            for nth in range(1, 8):
+                store = atoll.store(f"memory://?{WEAK.replace('expiry_late_s=2&', '')}")
+                faulty = through(store, fault(verb, nth=nth))
+                async with asyncio.timeout(60):
+                    await RECIPES[recipe](faulty, store)
+                    while left_behind(await keys(store)):
+                        await asyncio.sleep(0.1)
+
+    run()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_on_a_store_weak_in_every_way_it_goes_through(recipe: str) -> None:
+    """News late and merged, leases shorter than asked and longer than granted, calls lost both ways."""
+
+    @simulated(seeds=10)
+    async def run(world: World) -> None:
+        name = f"memory://world-{next(names)}?{WEAK}"
+        sound = atoll.store(name)
+        weak = atoll.store(f"{name}&reply_loss=0.05&request_loss=0.05")
+        done = 0
+        async with asyncio.timeout(600):
+            while done < 3:
+                try:
+                    await RECIPES[recipe](weak, sound)
+                    done += 1
+                except (atoll.OutcomeUnknown, atoll.LockLost, atoll.NotReady):
+                    pass
+            while left_behind(await keys(sound)):
+                await asyncio.sleep(0.5)
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "recipe", ["lock", "semaphore", "reading", "writing", "barrier", "double_barrier", "latch"]
+)
+def test_a_watch_that_ends_is_begun_anew(recipe: str) -> None:
+    """Closing the store ends every observation with WatchLost; the next verb opens it again."""
+
+    @simulated(seeds=3)
+    async def run(world: World) -> None:
+        name = f"memory://world-{next(names)}"
+        store, mine = atoll.store(name), atoll.store(name)
+
+        async def trouble() -> None:
+            while True:
+                await asyncio.sleep(0.02)
+                await mine.close()
+
+        async with asyncio.timeout(30):
+            await crowded(lambda: RECIPES[recipe](mine, store), trouble())
+
+    run()
+
+
+async def test_a_watcher_is_told_the_whole_state_again_after_a_break() -> None:
+    store = atoll.store("memory://?observe=coalesced")
+    told: list[list[str]] = []
+
+    async def watch() -> None:
+        async for state in states(store, "a/"):
+            told.append(sorted(state))
+
+    watching = asyncio.create_task(watch())
+    await store.transact(atoll.put("a/1", b""), atoll.put("b/1", b""))
+    await asyncio.sleep(0.02)
+    await store.close()
+    await store.transact(atoll.put("a/2", b""), atoll.delete("a/1"))
+    async with asyncio.timeout(10):
+        while told[-1:] != [["a/2"]]:
+            await asyncio.sleep(0.01)
+    watching.cancel()
+
+
+def in_child(work: Callable[[], object]) -> str:
+    """Run `work` in a forked child; what it said, or the name of its error."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def body() -> None:
+        try:
+            there.send(repr(work()))
+        except BaseException as error:
+            there.send(type(error).__name__)
+
+    child = context.Process(target=body)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0, "the child hung or died"
+    return str(here.recv())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_may_not_use_or_give_back_what_its_parent_holds(tmp_path: Path) -> None:
+    state = sync_store(f"sqlite:///{tmp_path}/state.db")
+    gpu, prices = SyncSemaphore(state, "gpu", permits=1), SyncReadWriteLock(state, "prices")
+    reads, member = prices.read(), SyncGroup(state, "workers").join("me")
+    import_ = SyncDoubleBarrier(state, "import", parties=1)
+    with gpu as permit, reads as held, member, import_:
+        for used in (
+            permit.check,
+            lambda: permit.guard,
+            lambda: state.transact(atoll.put("a", b""), guard=permit.guard),
+            held.check,
+            lambda: gpu.__exit__(None, None, None),
+            lambda: reads.__exit__(None, None, None),
+            lambda: member.__exit__(None, None, None),
+            lambda: import_.__exit__(None, None, None),
+        ):
+            assert in_child(used) == "UsedAfterFork"
+        permit.check()
+        assert in_child(lambda: len(SyncGroup(state, "workers").members())) == "1"
+        assert in_child(lambda: SyncSemaphore(state, "gpu", permits=1, wait_s=0).__enter__()) == "Taken"
+        assert in_child(lambda: enter_and_leave(SyncSemaphore(state, "other", permits=1))) == "'fine'"
+    assert gpu.holders() == [] and SyncGroup(state, "workers").members() == []
+
+
+def enter_and_leave(block: SyncSemaphore) -> str:
+    with block:
+        return "fine"
