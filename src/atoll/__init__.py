@@ -53,7 +53,8 @@ __version__ = "0.1.0"
 _ERRORS = (
     "AtollError Compacted ConfigurationError Conflict DeliveryLost DiskFull EpochChanged EpochUncertain "
     "FormatRefused Interrupted LeaderLost LeaseOver LimitReached LockLost MissingExtra NotApplied NotReady "
-    "NotSent OutcomeUnknown Overloaded ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost WouldDeadlock"
+    "NotSent OutcomeUnknown Overloaded ReadOnly Refused Taken UsedAfterFork WatchEnded WatchLost "
+    "WouldDeadlock"
 ).split()
 
 _HOMES: dict[str, str] = {
