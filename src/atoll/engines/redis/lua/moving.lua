@@ -18,7 +18,7 @@ if VERB == 'bump' then
   if damage then rebuild() end
   epoch, accepted, why = math.max(epoch, tonumber(ARGV[2]), SEEN_EPOCH) + 1, life, ''
   call('HSET', META, 'epoch', text(epoch), 'accepted', life, 'life', life, 'run', run_id(), 'why', '',
-    'copied', copies and '1' or '0', 'gap_low', '0', 'gap_high', '0')
+    'copied', copies and '1' or '0', 'gaps', '')
   copied = copies
   record(math.max(revision + 1, SEEN + 1), {})
   return reply('ok')

@@ -4,7 +4,7 @@ local META, DATA, ORDER, LEASES, HELD, EVENTS, ASKED, ASKED_AT = unpack(KEYS)
 local SEEN_ID, SEEN_EPOCH, SEEN, HISTORY_MAX, NEW_ID, FAILS_OVER, VERB =
   string.match(ARGV[1], '^(%x*) (%d+) (%d+) (%d+) (%x+) ([01]) (%l+)$')
 SEEN_EPOCH, SEEN, FAILS_OVER = tonumber(SEEN_EPOCH), tonumber(SEEN), FAILS_OVER == '1'
-local FORMAT, NOBODY, CHUNK = 1, string.rep('0', 40), 1000
+local FORMAT, NOBODY, CHUNK, GAPS = 1, string.rep('0', 40), 1000, 30
 local call = redis.call
 
 -- Lua writes large numbers as 1.79e+15.
@@ -38,11 +38,10 @@ local function shape()
 end
 
 local found = call('HMGET', META, 'format', 'id', 'epoch', 'revision', 'life', 'accepted', 'run', 'copied',
-  'gap_low', 'gap_high', 'frozen', 'shape', 'why')
+  'gaps', 'frozen', 'shape', 'why')
 local format, id, epoch, revision = found[1], found[2], tonumber(found[3]), tonumber(found[4])
 local known_life, accepted, run, copied = found[5], found[6], found[7], found[8] == '1'
-local gap_low, gap_high, frozen = tonumber(found[9] or 0), tonumber(found[10] or 0), found[11] or ''
-local why, written, damage = found[13] or '', false, nil
+local gaps, frozen, why, written, damage = found[9] or '', found[10] or '', found[12] or '', false, nil
 
 local function reply(status, ...)
   if written then call('HSET', META, 'revision', text(revision), 'shape', shape()) end
@@ -76,10 +75,19 @@ local function doubt(reason)
 end
 
 -- The number goes to the server's clock in microseconds: above whatever was given before and is lost now.
+-- The numbers between are noted: whoever saw one of them saw what is lost.
 local function leap()
-  gap_low, gap_high = revision, math.max(revision + 1, now)
-  call('HSET', META, 'gap_low', text(gap_low), 'gap_high', text(gap_high))
-  record(gap_high, {})
+  local low, high = revision, math.max(revision + 1, now)
+  gaps = string.sub(gaps .. ' ' .. text(low) .. '-' .. text(high), -GAPS * 34)
+  call('HSET', META, 'gaps', gaps)
+  record(high, {})
+end
+
+local function in_a_gap(number)
+  for low, high in string.gmatch(gaps, '(%d+)-(%d+)') do
+    if number > tonumber(low) and number < tonumber(high) then return true end
+  end
+  return false
 end
 
 if format and tonumber(format) > FORMAT then return {'format ' .. format} end
@@ -95,8 +103,8 @@ if not id then
     record(revision, {})
     call('HSET', META, 'revision', text(revision), 'shape', shape())
   end
-elseif found[12] ~= shape() then
-  damage = 'noted are ' .. tostring(found[12]) .. ', there are ' .. shape()
+elseif found[11] ~= shape() then
+  damage = 'noted are ' .. tostring(found[11]) .. ', there are ' .. shape()
     .. ' (entries, names, leases, leased, requests)'
 end
 if damage and VERB ~= 'bump' then return reply('damaged', damage) end
@@ -123,7 +131,7 @@ if copies and not copied then call('HSET', META, 'copied', '1') end
 if SEEN_ID ~= '' and epoch <= SEEN_EPOCH and VERB ~= 'bump' then
   local lost
   if SEEN_ID ~= id or epoch < SEEN_EPOCH then lost = 'the store was emptied and made anew'
-  elseif SEEN > revision or (SEEN > gap_low and SEEN < gap_high) then
+  elseif SEEN > revision or in_a_gap(SEEN) then
     lost = 'revision ' .. text(SEEN) .. ' had been answered and is not there any more'
   end
   if lost then
