@@ -180,10 +180,13 @@ class Client:
             self.token = answer.token
 
     def _of_ours(self, header: Any) -> None:
-        if header.cluster_id != self.cluster_id and self.cluster_id:
+        cluster_id = header.cluster_id
+        if cluster_id == self.cluster_id or not cluster_id:  # some answers have no header
+            return
+        if self.cluster_id:
             self.stranger = True
-            raise AnotherCluster(header.cluster_id)
-        self.cluster_id = header.cluster_id
+            raise AnotherCluster(cluster_id)
+        self.cluster_id = cluster_id
 
     def close(self) -> None:
         """Hang up everywhere."""

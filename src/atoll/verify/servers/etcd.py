@@ -51,6 +51,7 @@ class _Plan:
     seen: list[str]
     context: ssl.SSLContext | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    token: str = ""
 
     @property
     def web(self) -> str:
@@ -97,6 +98,8 @@ class _Plan:
         request = urllib.request.Request(
             f"{self.web}://{self.clients[i]}{path}", data=json.dumps(body).encode(), method="POST"
         )
+        if self.token:
+            request.add_header("Authorization", self.token)
 
         def answer() -> Any:
             with urllib.request.urlopen(request, timeout=0.7, context=self.context) as reply:
@@ -113,7 +116,10 @@ class _Plan:
 
 
 async def start(folder: Path, *, nodes: int = 1, **settings: Any) -> Cluster:
-    """Start `nodes` members; see EtcdSettings. `facts`: ca, cert, key (TLS), user, password (auth)."""
+    """Start `nodes` members; see EtcdSettings.
+
+    `facts`: ask(member, path, **body); ca, cert, key (TLS); user, password (auth).
+    """
     chosen = EtcdSettings(**settings)
     clients = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
     peers = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
@@ -130,6 +136,7 @@ async def start(folder: Path, *, nodes: int = 1, **settings: Any) -> Cluster:
         return await _leader(plan, members)
 
     addresses = [address for pair in zip(clients, peers, strict=True) for address in pair]
+    plan.facts["ask"] = plan.ask
     cluster = Cluster("etcd", plan.url(), members, leader, addresses, plan.facts)
     try:
         for member in members:
@@ -175,6 +182,8 @@ async def _close_the_door(plan: _Plan) -> None:
     await plan.ask(0, "/v3/auth/role/add", name="root")
     await plan.ask(0, "/v3/auth/user/grant", user="root", role="root")
     await plan.ask(0, "/v3/auth/enable")
+    answer = await plan.ask(0, "/v3/auth/authenticate", name="root", password=PASSWORD)
+    plan.token = answer["token"]
 
 
 async def certificates(folder: Path) -> dict[str, Any]:
