@@ -65,7 +65,7 @@ def test_power_cuts_are_tried_on_files_beside_and_removed(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "durable after power loss  held" in done.stdout
-    assert sorted(os.listdir(tmp_path)) == ["r.html"]
+    assert sorted(os.listdir(tmp_path)) == ["r.html", "r.json"]
 
 
 def test_memory_says_what_it_could_not_test(tmp_path: Path) -> None:

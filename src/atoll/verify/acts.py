@@ -20,8 +20,8 @@ from atoll.errors import AtollError, ConfigurationError, MissingExtra
 from atoll.ports.store import Durable
 from atoll.verify import failover, lock_history, namespaces, revisions, special_stages, troupe
 from atoll.verify.accidents import Fate
-from atoll.verify.history import History
-from atoll.verify.judgement import Judgement
+from atoll.verify.history import History, Type
+from atoll.verify.judgement import Answer, Judgement
 from atoll.verify.performance import Piece, perform
 from atoll.verify.scenario import Claim, Hardship, Line, Workload
 from atoll.verify.server_faults import Weather
@@ -55,7 +55,11 @@ def _never_early(history: History, claims: Any) -> Judgement:
 
 def _going_back(history: History, claims: Any) -> Judgement:
     """A failover forgets the last revisions and gives them again."""
-    return lock_history.judge(history, goes_back=True)
+    judgement = lock_history.judge(history, goes_back=True)
+    epochs = {c.answer.epoch for c in history.calls if c.f == "acquired" and c.type is Type.OK}
+    if judgement.answer is Answer.YES and len(epochs) < 2:
+        judgement.answer, judgement.note = Answer.NOT_KNOWN, "nobody held it on both sides of the failover"
+    return judgement
 
 
 def _acts() -> list[Act]:

@@ -27,7 +27,7 @@ from atoll.verify.staging import patient
 if TYPE_CHECKING:
     from atoll.verify.run import Report, Wish
 
-LEASE_S = 20.0
+LEASE_S = 12.0
 """Of the lease that all keys stand under: this long after a kill -9 of verify they are gone at the latest."""
 RATE = 600.0
 BYTES_MAX = 64_000_000

@@ -24,6 +24,8 @@ from atoll.verify.scenario import Line
 from atoll.verify.timeline import draw, neighbours
 
 SHOWN = 5
+ANSWER_MAX = 300
+"""Characters of an answer: a page is for people."""
 
 
 def masked(wish: Wish) -> str:
@@ -236,5 +238,5 @@ def sentence(call: Call) -> str:
         ]
         words += [f"if {c.key} {c.field.value} is {c.expected!r}" for c in asked.compare]
         asked = "; ".join(words)
-    answer = call.error or ("no answer came" if call.ended is None else str(call.answer))
+    answer = call.error or ("no answer came" if call.ended is None else f"{call.answer!s:.{ANSWER_MAX}}")
     return f"{call.process}  {call.f}  {asked}  ->  {call.type.value}: {answer}"

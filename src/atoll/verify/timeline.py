@@ -89,6 +89,6 @@ def _bar(call: Call, span: tuple[float, float], y: int, numbers: dict[int, int])
         at, anchor = (x2, "end") if near_end else (x1, "start")
         text = f'<text class="what" x="{at:.1f}" y="{y + 10}" text-anchor="{anchor}">{number}. {label}</text>'
     return (
-        f'<g><title>{escape(str(call))}</title><rect class="{kind}" x="{x1:.1f}" y="{y + 16}" rx="3" '
+        f'<g><title>{escape(str(call)[:400])}</title><rect class="{kind}" x="{x1:.1f}" y="{y + 16}" rx="3" '
         f'width="{x2 - x1:.1f}" height="16"/>{text}</g>'
     )
