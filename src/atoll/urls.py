@@ -71,11 +71,7 @@ FAULTY = "faulty+"
 _FAULTS = "atoll.verify.faults"
 _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
-    scheme: "0.2"
-    for scheme in (
-        "mysql amqp amqps kafka pulsar activemq "
-        "memcached mongodb raft"
-    ).split()
+    scheme: "0.2" for scheme in ("mysql amqp amqps kafka pulsar activemq memcached mongodb raft").split()
 }
 
 
@@ -109,8 +105,9 @@ def tier(url: str | Tier) -> Tier:
 
 
 def database(engine: Any, *, name: str | None = None) -> Database:
-    """A database of yours: `sqlite:///shop.db`, or the SQLAlchemy engine you already have.
+    """A database of yours: `sqlite:///shop.db`, `postgresql://me@host/shop`, or the engine or pool you have.
 
+    A SQLAlchemy engine (sqlite3, aiosqlite, asyncpg, psycopg), a pool of psycopg_pool or of asyncpg.
     `name` names it in errors and reports, and among the databases of one transaction; by default the
     file's or database's own name.
     """
@@ -123,7 +120,8 @@ def database(engine: Any, *, name: str | None = None) -> Database:
         return cast("Database", engine)
     raise ConfigurationError(
         f"found {type(engine).__module__}.{type(engine).__qualname__}; atoll.database() takes a URL "
-        "(sqlite:///shop.db) or a SQLAlchemy engine. Hand it the engine your sessions are made from."
+        "(sqlite:///shop.db), a SQLAlchemy engine, or a pool of psycopg_pool or asyncpg. Hand it what your "
+        "sessions or connections are made from."
     )
 
 

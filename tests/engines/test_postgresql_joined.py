@@ -182,6 +182,35 @@ async def test_after_a_failed_statement_nothing_of_ours_is_said_to_be_done(shop:
     assert await ask(shop, "SELECT count(*) FROM atoll.outbox") == [(0,)]
 
 
+async def test_a_connection_with_its_own_rows_cursors_or_pipeline_is_understood(shop: str) -> None:
+    import asyncpg
+    import psycopg
+    from psycopg.rows import dict_row
+
+    class Mine(asyncpg.Record):  # type: ignore[misc]
+        pass
+
+    async def pass_and_be_refused(tx: Any, n: int) -> None:
+        await joined_on(tx).fence(tx, f"lock/{n}", Token(1, 2))
+        with pytest.raises(Refused, match="newer token 1:2"):
+            await joined_on(tx).fence(tx, f"lock/{n}", Token(1, 1))
+        await joined_on(tx).put(tx, "sold", [message("1")])
+
+    one = await psycopg.AsyncConnection.connect(
+        shop, row_factory=dict_row, cursor_factory=psycopg.AsyncRawCursor
+    )
+    async with one:
+        await pass_and_be_refused(one, 1)
+        async with one.pipeline():
+            await pass_and_be_refused(one, 2)
+    with psycopg.connect(shop, row_factory=dict_row, cursor_factory=psycopg.ClientCursor) as two:
+        await pass_and_be_refused(two, 3)
+    three = await asyncpg.connect(shop, record_class=Mine, statement_cache_size=0)
+    async with three.transaction():
+        await pass_and_be_refused(three, 4)
+    await three.close()
+
+
 async def test_a_connection_in_autocommit_is_refused_because_nothing_would_be_joined(shop: str) -> None:
     import asyncpg
     import psycopg

@@ -107,7 +107,7 @@ async def test_a_server_that_stands_still_is_answered_for_by_the_deadline_of_eac
                         began = time.monotonic()
                         with pytest.raises(NotApplied, match="cut off") as told, atoll.deadline(0.2):
                             await joined_on(tx).fence(tx, "lock/a", Token(1, 1))
-                        assert time.monotonic() - began < 3, f"{name}: past its deadline"
+                        assert time.monotonic() - began < 4.5, f"{name}: past its deadline"
                         cluster.members[0].resume()
                         raise told.value
                 # asyncpg's own `transaction()` says of a connection that is gone only that it is gone
@@ -127,7 +127,7 @@ async def test_a_begin_on_a_server_that_stands_still_ends_by_the_deadline() -> N
             with pytest.raises(NotApplied), atoll.deadline(0.3):
                 async with database.begin() as tx:
                     pass
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 4.5
             cluster.members[0].resume()
             async with database.begin() as tx:
                 await tx.execute("SELECT 1")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from atoll.errors import AtollError, NotApplied, OutcomeUnknown
+from atoll.errors import AtollError, NotApplied
 
 
 def cut(connection: Any) -> None:
@@ -40,10 +40,8 @@ def cut_after(connection: Any, seconds: float, where: str) -> Iterator[None]:
     timer = asyncio.get_running_loop().call_later(max(0.0, seconds), snip)
     try:
         yield
-    except OutcomeUnknown:
-        raise
     except Exception as error:
-        if not late:
+        if not late or isinstance(error, AtollError):
             raise
         raise unanswered(where, seconds) from error
     finally:

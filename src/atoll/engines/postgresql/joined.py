@@ -119,8 +119,9 @@ def _with_names(sql: str) -> str:
     return re.sub(r"\$(\d+)", r"%(p\1)s", sql)
 
 
-def _rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
-    return cursor.description is not None
+def has_rows(sql: str) -> bool:
+    """Whether this statement is answered by rows. In a pipeline of psycopg's the cursor does not know yet."""
+    return sql.startswith("SELECT") or (sql.startswith(("INSERT", "WITH")) and " RETURNING " in sql)
 
 
 async def on_psycopg(connection: psycopg.Connection[Any], script: Script[T]) -> T:
@@ -138,7 +139,7 @@ def spoken_by_psycopg(connection: psycopg.Connection[Any], script: Script[T], wh
     def say(sql: str, parameters: tuple[Any, ...]) -> Rows:
         with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
             cursor.execute(*spoken(sql, parameters), prepare=False)
-            return cursor.fetchall() if _rows(cursor) else []
+            return cursor.fetchall() if has_rows(sql) else []
 
     try:
         return played(script, say)
@@ -160,7 +161,7 @@ async def on_psycopg_async(
     async def say(sql: str, parameters: tuple[Any, ...]) -> Rows:
         async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
             await cursor.execute(*spoken(sql, parameters), prepare=False)
-            return await cursor.fetchall() if _rows(cursor) else []
+            return await cursor.fetchall() if has_rows(sql) else []
 
     try:
         return await played_awaiting(script, say, connection, where)
