@@ -25,6 +25,7 @@ from atoll.verify.staging import Stage, Start, leading, staged
 from atoll.verify.wall_clock import WallClock, compiler
 
 SMALL_BYTES = 320 << 20
+"""For one member: a bare PostgreSQL and two logs of etcd fit, and little more."""
 FULL_S = 1.5
 STEPS_S = (3600, -3600, 90, -90)
 IN_GO = ("etcd", "nats", "consul")
@@ -58,14 +59,20 @@ def cut_power(stage: Stage) -> Fate:
             member.kill()
         counts = await disk.cut(dice.randrange(1 << 30) if dice.random() < 0.5 else None)
         accident.proof = counts.undone_bytes
-        for member in stage.cluster.members:
-            member.launch()
-        await asyncio.gather(*(member.serving() for member in stage.cluster.members))
-        await leading(stage)
+        await _up_again(stage)
         accident.seconds = clock.lease_now() - accident.at
         return [accident]
 
     return fate
+
+
+async def _up_again(stage: Stage) -> None:
+    """All that are down, together: one member of several serves nobody."""
+    down = [member for member in stage.cluster.members if member.pid is None]
+    for member in down:
+        member.launch()
+    await asyncio.gather(*(member.serving() for member in down))
+    await leading(stage)
 
 
 # -- a full disk -------------------------------------------------------------------------------------
@@ -80,10 +87,10 @@ def no_tmpfs(start: Start) -> str:
 
 @asynccontextmanager
 async def narrow(start: Start, folder: Path) -> AsyncIterator[Stage]:
-    """Members on a memory disk of SMALL_BYTES."""
+    """Members on a memory disk of SMALL_BYTES for each."""
     libc = ctypes.CDLL(None, use_errno=True)
     place = os.fsencode(folder)
-    words = f"size={SMALL_BYTES},mode=755"
+    words = f"size={SMALL_BYTES * start.nodes},mode=755"
     if libc.mount(b"atoll", place, b"tmpfs", mount.NOSUID_NODEV, words.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(folder))
@@ -105,10 +112,7 @@ def fill_up(stage: Stage) -> Fate:
             await asyncio.sleep(FULL_S)
         finally:
             await asyncio.to_thread(filler.unlink)
-        for member in stage.cluster.members:
-            if member.pid is None:
-                await member.start()
-        await leading(stage)
+        await _up_again(stage)
         accident.seconds = clock.lease_now() - accident.at
         await asyncio.sleep(dice.uniform(0.3, 0.6))
         return [accident]
@@ -120,7 +124,7 @@ def _fill(path: Path) -> int:
     """Write until there is no room; answers whether that was reached."""
     block = b"\0" * (1 << 20)
     with open(path, "wb", buffering=0) as file:
-        for _ in range(2 * SMALL_BYTES // len(block)):
+        for _ in range(os.statvfs(path.parent).f_blocks * 4096 // len(block) + 2):
             try:
                 if file.write(block) < len(block):
                     file.write(block[:4096])
