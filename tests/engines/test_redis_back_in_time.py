@@ -139,6 +139,18 @@ async def test_a_key_that_was_evicted_or_removed_is_noticed_and_mended_by_a_bump
         await store.transact(*(put(entry, b"") for entry in "xyz"))
 
 
+async def test_a_cache_beside_it_that_evicts_the_locks_is_noticed() -> None:
+    words = ("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-random")
+    async with server("redis", arguments=words) as cluster, atoll.urls.store(cluster.url) as store:
+        client = client_of(port(cluster))
+        await token(store, best_effort=True)
+        with pytest.raises(EpochUncertain, match="atoll store bump"):
+            for number in range(100_000):
+                await client.mset({f"cache/{number}/{n}": b"x" * 500 for n in range(50)})
+                await store.get("x")
+        await client.aclose()
+
+
 class _fresh:
     """A handle that was never there; its opening is not what is asked."""
 

@@ -191,3 +191,17 @@ async def _freeze(seconds: float) -> None:
     time.sleep(seconds)
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_a_watch_of_a_server_that_stays_silent_is_lost_in_its_time(how: str) -> None:
+    async with server("redis") as cluster, atoll.urls.store(cluster.url) as store:
+        watching = store.observe("k")
+        await anext(watching)
+        liveness_s = (await store.open()).liveness_s
+        began = clock.loop_now()
+        getattr(cluster.members[0], how)()
+        with pytest.raises(atoll.WatchLost, match="Watch it again"):
+            await anext(watching)
+        assert liveness_s / 2 < clock.loop_now() - began < 3 * liveness_s

@@ -42,8 +42,13 @@ class Writer:
 
 
 async def watch(store: Any, seen: list[int]) -> None:
-    async for observation in store.observe("n/"):
-        seen.append(observation.revision)
+    """Heals itself; only who had been told what is lost now is told so, until the bump."""
+    while True:
+        try:
+            async for observation in store.observe("n/"):
+                seen.append(observation.revision)
+        except EpochUncertain:
+            await asyncio.sleep(0.05)
 
 
 async def survives(cluster: Any, store: Any, fail: Any) -> None:

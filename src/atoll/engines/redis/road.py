@@ -26,6 +26,8 @@ from atoll.engines.redis.place import Kind, Place
 from atoll.errors import AtollError, NotSent, OutcomeUnknown
 
 PAUSE_S = 0.02
+LOOK_S = 1.0
+"""How often sentinels are asked, while calls are made, whether the master is still the same."""
 _SENTINEL_S = 1.0
 
 Where = tuple[str, int]
@@ -55,11 +57,15 @@ class Road:
         self._busy: set[Any] = set()
         self._gate = asyncio.Semaphore(options.connections_max)
         self._slot = key_slot(options.prefix.encode())
+        self._look_at = 0.0
+        self._looking: asyncio.Task[None] | None = None
         self.closed = False
 
     async def close(self) -> None:
         """Close every connection; calls in flight end as unknown."""
         self.closed = True
+        if self._looking is not None:
+            self._looking.cancel()
         for connection in (*self._idle, *self._busy):
             await _shut(connection)
         self._idle.clear()
@@ -71,6 +77,7 @@ class Road:
         sent without an answer is asked again only if `repeatable`; else OutcomeUnknown with its id.
         """
         left = call.left_s(letter.what, ceiling_s)
+        self._keep_informed()
         until = clock.loop_now() + left
         ends = (
             until
@@ -200,6 +207,20 @@ class Road:
             raise
         self._leader = leader
         return connection
+
+    def _keep_informed(self) -> None:
+        """Sentinels may have named another master while the old one answers on, and loses what it takes."""
+        now = clock.loop_now()
+        if self.place.kind is Kind.SENTINEL and self._leader is not None and now >= self._look_at:
+            self._look_at = now + LOOK_S
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.get_running_loop().create_task(self._look(), context=clock.detached())
+
+    async def _look(self) -> None:
+        with suppress(Unreachable, RedisError, OSError, AtollError):
+            leader = await self._found()
+            if self._leader is not None:
+                self._lead(leader)
 
     async def _found(self) -> Where:
         if self.place.kind is Kind.ALONE:
