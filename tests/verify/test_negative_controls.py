@@ -67,7 +67,7 @@ from atoll.verify.servers.redis import client_of
 
 async def main(port, name, path):
     book, redis = History(path=Path(path)), client_of(int(port))
-    until = time.monotonic() + 4
+    until = time.monotonic() + 3
     while time.monotonic() < until:
         wish = book.begin(name, "acquired", "lock")
         if not await redis.set("lock", name, nx=True, px=300):
@@ -100,7 +100,7 @@ async def test_a_lock_of_setnx_and_a_ttl_lets_a_frozen_holder_write(tmp_path: Pa
             for name, path in paths.items()
         }
         redis, frozen = client_of(int(port)), children["s1"]
-        for _ in range(3):
+        for _ in range(2):
             async with asyncio.timeout(5):
                 while await redis.get("lock") != b"s1":
                     await asyncio.sleep(0.001)

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 import servers
-from atoll import clock
+from atoll import clock, urls
+from atoll.errors import AtollError
 from atoll.ports.register import Got
+from atoll.ports.store import Store, put
+from atoll.verify import revisions
 from atoll.verify.accidents import Accident, bites
 from atoll.verify.history import History, Type
 from atoll.verify.judgement import Answer
 from atoll.verify.lines import lines
+from atoll.verify.recorder import RecordingStore
 from atoll.verify.run import Wish, run
 from atoll.verify.scenario import Hardship
+from atoll.verify.server_faults import Weather
+from atoll.verify.staging import Start, staged
 from atoll.verify.workloads import WORKLOADS
 
-WAYS = {
-    Hardship.SERVER_KILL,
-    Hardship.SERVER_PAUSE,
-    Hardship.SERVER_RESTART,
-    Hardship.CUT,
-    Hardship.SILENCE,
-    Hardship.ONE_WAY,
-    Hardship.SWALLOW,
-    Hardship.DELAY,
-}
+
+async def hammer(store: Store, prefix: str) -> None:
+    """Write and read all the time, whatever is answered."""
+    number = 0
+    while True:
+        number += 1
+        with suppress(AtollError):
+            await store.transact(put(f"{prefix}{number % 3}", clock.unique_id().encode()))
+            await store.get(f"{prefix}{number % 3}")
+        await asyncio.sleep(0.002)
 
 
-async def bitten(start: str, workload: str, seconds: float, seed: int) -> tuple[set[Hardship], str, str]:
-    report = await run(Wish(start=start, workloads=(workload,), seconds=seconds, seed=seed))
-    line = report.lines[0]
-    return {bite.hardship for bite in line.bites if bite.times}, line.verdict, line.figures
-
-
-async def test_every_fault_of_processes_and_ways_bites_on_redis_and_nothing_breaks() -> None:
-    servers.expect("redis")
-    found, verdict, figures = await bitten("redis", "register", 14, 2)
-    assert verdict == "held", figures
-    assert len(WAYS & found) >= len(WAYS) - 1, WAYS - found  # a busy machine may be short of time for one
-
-
-async def test_a_leader_of_etcd_is_cut_off_from_its_peers_and_another_leads() -> None:
-    servers.expect("etcd")
-    report = await run(Wish(start="etcd:3", workloads=("set",), seconds=14, seed=2))
-    [line] = report.lines
-    assert line.verdict == "held", line.figures
-    found = {bite.hardship for bite in line.bites if bite.times}
-    assert Hardship.PEERS in found or Hardship.SERVER_KILL in found
-    assert report.preflight
+@pytest.mark.parametrize("start", ["redis", "etcd:3"])
+async def test_every_fault_bites_and_no_answer_is_wrong(start: str, tmp_path: Path) -> None:
+    servers.expect(start.partition(":")[0])
+    tmp_path.chmod(0o755)
+    book, dice = History(), random.Random(3)
+    async with staged(Start.read(start), tmp_path) as stage, urls.store(stage.url) as store:
+        claims = await store.open()
+        clients = [
+            asyncio.ensure_future(hammer(RecordingStore(store, book, f"a1.{n}"), "hammered/"))
+            for n in range(2)
+        ]
+        accidents: list[Accident] = []
+        fates = Weather(stage).fates()
+        for fate in fates.values():
+            accidents += await fate(dice, max(0.4, claims.ttl_min_s / 2))
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+    assert (Hardship.PEERS in fates) is (start == "etcd:3")
+    found = bites(book, accidents, fates)
+    assert [bite.hardship.value for bite in found if not bite.times] == []
+    assert revisions.judge(book, claims=claims).violations == []
 
 
 @pytest.mark.long

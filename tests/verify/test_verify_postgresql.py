@@ -22,7 +22,7 @@ def bit(line: Line, hardship: Hardship) -> bool:
 
 @pytest.mark.skipif(bool(mount.missing()), reason=mount.missing() or "-")
 async def test_nothing_acknowledged_is_lost_in_a_power_cut() -> None:
-    [line] = await played("power", 4)
+    [line] = await played("power", 2.5)
     assert (line.verdict, bit(line, Hardship.POWER_CUT)) == ("held", True), line.figures
 
 
@@ -33,7 +33,7 @@ async def test_with_fsync_off_a_power_cut_is_caught() -> None:
 
 
 async def test_a_lagging_standby_forgets_and_no_stale_token_writes_after_it() -> None:
-    kept, stale = await played("failover", 4)
+    kept, stale = await played("failover", 2.5)
     assert bit(kept, Hardship.FAILOVER) and kept.answer is Answer.NO, kept.figures
     assert kept.verdict == "not promised"
     assert stale.verdict != "broken", stale.figures

@@ -26,7 +26,7 @@ def bit(line: Line, hardship: Hardship) -> bool:
 
 @pytest.mark.skipif(bool(mount.missing()), reason=mount.missing() or "-")
 async def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut() -> None:
-    [line] = await played("power", 3)
+    [line] = await played("power", 2.5)
     assert (line.verdict, bit(line, Hardship.POWER_CUT)) == ("held", True), line.figures
 
 
@@ -37,7 +37,7 @@ async def test_a_full_disk_costs_nothing_that_was_acknowledged() -> None:
 
 
 async def test_a_lagging_replica_forgets_as_its_claims_say_and_no_stale_token_writes_after_it() -> None:
-    kept, stale = await played("failover", 4)
+    kept, stale = await played("failover", 2.5)
     assert bit(kept, Hardship.FAILOVER) and kept.answer is Answer.NO, kept.figures
     assert kept.verdict == "not promised"
     assert stale.verdict != "broken", stale.figures
