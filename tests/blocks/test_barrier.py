@@ -46,7 +46,7 @@ async def test_nobody_goes_on_before_all_have_come_round_after_round(world: Worl
     async with asyncio.timeout(120):
         await asyncio.gather(*[world.process(n).run(meeting.go(world, n, 6)) for n in names])
     assert meeting.passed == PARTIES * 6
-    await emptied(world, "barrier/", but=["barrier/x/generation"])
+    await emptied(world, "barrier/", but=["barrier/x/generation", "barrier/x/came"])
 
 
 @pytest.mark.parametrize("storm", STORMS)
@@ -71,7 +71,7 @@ def test_all_pass_and_nobody_hangs_when(storm: str) -> None:
         async with asyncio.timeout(300):
             await asyncio.gather(*[world.process(f"p{n}").run(go(f"p{n}")) for n in range(PARTIES)])
         assert len(done) == PARTIES
-        await emptied(world, "barrier/", but=["barrier/x/generation"])
+        await emptied(world, "barrier/", but=["barrier/x/generation", "barrier/x/came"])
 
     run()
 
@@ -94,7 +94,7 @@ async def test_who_comes_too_early_is_told_who_was_there_and_is_not_counted() ->
     assert not other.done() and not third.done()  # the one who gave up does not count
     assert await come(store, "api-1") == 0
     assert [await other, await third] == [0, 0]
-    assert await keys(store) == ["barrier/x/generation"]
+    assert await keys(store) == ["barrier/x/came", "barrier/x/generation"]
 
 
 async def test_generations_are_counted() -> None:
@@ -152,6 +152,17 @@ async def test_parties_that_disagree_on_the_number_are_told() -> None:
     assert await keys(store, "barrier/x/in/") == []
 
 
+async def test_who_comes_wakes_nobody_until_the_last() -> None:
+    """The waiting watch the generation alone: the coming of others is no news to them."""
+    store = atoll.store("memory://")
+    observed: list[str] = []
+    observe = store.observe
+    store.observe = lambda prefix: (observed.append(prefix), observe(prefix))[1]  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*[Barrier(store, "x", parties=30).wait() for _ in range(30)])
+    assert set(observed) == {"barrier/x/generation"} and len(observed) <= 30
+
+
 async def test_ten_thousand_parties_are_counted() -> None:
     store = atoll.store("memory://")
     assert store.leasing is not None
@@ -194,7 +205,7 @@ async def test_all_begin_together_and_leave_together_round_after_round(world: Wo
     async with asyncio.timeout(120):
         await asyncio.gather(*[world.process(n).run(watch.go(world, n, 5)) for n in names])
     assert watch.rounds == PARTIES * 5
-    await emptied(world, "double_barrier/", but=["double_barrier/x/generation"])
+    await emptied(world, "double_barrier/", but=["double_barrier/x/generation", "double_barrier/x/came"])
 
 
 @simulated(seeds=20)
@@ -215,6 +226,28 @@ async def test_who_dies_inside_is_not_waited_for_longer_than_its_lease(world: Wo
     assert sorted(left) == ["a", "b"]
 
 
+@simulated(seeds=10)
+async def test_entering_again_after_the_own_lease_ended_counts_once(world: World) -> None:
+    store = world.store(knobs=WEAK)
+    begun: list[str] = []
+
+    async def go(name: str) -> None:
+        async with DoubleBarrier(world.store(), "x", parties=3, ttl_s=10, owner=name):
+            begun.append(name)
+
+    a = world.process("a").run(go("a"))
+    await asyncio.sleep(1)
+    (entry,) = (await store.range("double_barrier/x/in/")).entries
+    assert store.leasing is not None and entry.lease is not None
+    await store.leasing.revoke(entry.lease)
+    await asyncio.sleep(12)
+    b = world.process("b").run(go("b"))
+    await asyncio.sleep(1)
+    assert begun == []
+    await go("c")
+    await asyncio.gather(a, b)
+
+
 async def test_an_error_inside_leaves_at_once_and_lets_the_others_go() -> None:
     store = atoll.store("memory://")
 
@@ -225,7 +258,7 @@ async def test_an_error_inside_leaves_at_once_and_lets_the_others_go() -> None:
 
     fine, broken = await asyncio.gather(go(False), go(True), return_exceptions=True)
     assert fine is None and isinstance(broken, ValueError)
-    assert await keys(store) == ["double_barrier/x/generation"]
+    assert await keys(store, "double_barrier/x/in/") == []
 
 
 async def test_leaving_after_the_own_lease_ended_says_so() -> None:
@@ -253,11 +286,10 @@ async def test_a_double_barrier_waits_no_longer_than_asked() -> None:
 def test_a_barrier_without_generations_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: it opens and is closed again at once; who looks late never sees it open."""
 
-    async def opens_for_a_moment(arrival: barriers.Arrival, counted: barriers.Entry) -> bool:
-        gate = arrival._gate
-        number = arrival._generation
+    async def opens_for_a_moment(arrival: barriers.Arrival, counted: barriers.Look) -> bool:
+        gate, number = arrival._gate, arrival._generation
         moment = barriers.put(gate.key, barriers.msgspec.json.encode(barriers.Generation(number + 1)))
-        answer = await gate.store.transact(moment, compare=[barriers.unchanged(gate.key, counted.revision)])
+        answer = await gate.store.transact(moment, compare=[barriers._same(gate.came, counted.came)])
         if isinstance(answer, Applied):
             again = barriers.put(gate.key, barriers.msgspec.json.encode(barriers.Generation(number)))
             await gate.store.transact(again)
@@ -278,13 +310,13 @@ def test_a_barrier_without_generations_is_caught(monkeypatch: pytest.MonkeyPatch
 
 def test_a_barrier_that_opens_one_too_early_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: counts to one less."""
-    present = barriers.Gate.present
+    look = barriers.Gate.look
 
-    async def one_more(gate: barriers.Gate, generation: int) -> list[barriers.Place]:
-        places = await present(gate, generation)
-        return [*places, places[0]] if places else []
+    async def one_more(gate: barriers.Gate, generation: int) -> barriers.Look:
+        seen = await look(gate, generation)
+        return barriers.Look(seen.came, seen.opened, [*seen.places, *seen.places[:1]])
 
-    monkeypatch.setattr(barriers.Gate, "present", one_more)
+    monkeypatch.setattr(barriers.Gate, "look", one_more)
 
     @simulated(seeds=3)
     async def run(world: World) -> None:

@@ -153,9 +153,7 @@ async def test_an_heir_that_is_killed_is_waited_for_no_longer_than_its_lease(wor
         await asyncio.Event().wait()
 
     for name in ("a", "b", "c"):
-        lead = Election(world.store(knobs=WEAK), "x", ttl_s=10, owner=name)
-        store = world.process(name).run(campaign(world, lead, serve, name))
-        store.add_done_callback(lambda task: None)
+        world.process(name).run(campaign(world, serve, name))
         await asyncio.sleep(0.7)
     async with asyncio.timeout(60):
         while "b" not in order:
@@ -163,8 +161,32 @@ async def test_an_heir_that_is_killed_is_waited_for_no_longer_than_its_lease(wor
     assert order == ["a", "b"]
 
 
-async def campaign(world: World, election: Election, serve: object, name: str) -> None:
-    await Election(world.store(), "x", ttl_s=10, owner=name).lead(serve, name)  # type: ignore[arg-type]
+async def campaign(world: World, serve: object, name: str) -> None:
+    await Election(world.store(knobs=WEAK), "x", ttl_s=10, owner=name).lead(serve, name)  # type: ignore[arg-type]
+
+
+@simulated(seeds=10)
+async def test_a_candidate_whose_lease_is_taken_away_campaigns_on(world: World) -> None:
+    """Also the one that was named: its place is gone, so the first in line leads, and it stands behind."""
+    store, order = world.store(knobs=WEAK), list[str]()
+
+    async def serve(term: Term, name: str) -> None:
+        order.append(name)
+        if name == "a":
+            await asyncio.sleep(3)
+            places = (await store.range("election/x/queue/")).entries
+            last = max(places, key=lambda entry: entry.create_revision)
+            assert store.leasing is not None and last.lease is not None
+            await term.hand_over("c")
+            await store.leasing.revoke(last.lease)
+
+    tasks = []
+    for name in ("a", "b", "c"):
+        tasks.append(world.process(name).run(campaign(world, serve, name)))
+        await asyncio.sleep(0.7)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
+    assert sorted(order) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("storm", STORMS)

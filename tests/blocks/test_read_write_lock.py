@@ -48,15 +48,20 @@ async def take_turns(world: World, name: str, judge: Judge, tokens: list[Token],
 
 @pytest.mark.parametrize("storm", STORMS)
 def test_a_writer_is_alone_and_none_is_stuck_when(storm: str) -> None:
+    most = 0
+
     @simulated(seeds=10 * LONG, weather=STORMS[storm])
     async def run(world: World) -> None:
+        nonlocal most
         judge, tokens = readers_or_one_writer(), list[Token]()
         names = [f"p{n}" for n in range(6)]
         await asyncio.gather(*[world.process(n).run(take_turns(world, n, judge, tokens, 6)) for n in names])
-        assert judge.turns >= 20 and judge.most >= 2 and len(tokens) >= 6
+        assert judge.turns >= 20 and len(tokens) >= 6
+        most = max(most, judge.most)
         await emptied(world, "read_write/")
 
     run()
+    assert most >= 2
 
 
 @simulated(seeds=20 * LONG)
@@ -184,6 +189,29 @@ async def test_a_task_that_holds_it_is_told_at_once_that_it_would_wait_for_itsel
                 pass
     async with lock.write(wait_s=0):
         pass
+
+
+@simulated(seeds=10)
+async def test_waiters_whose_lease_is_taken_away_get_back_in_line(world: World) -> None:
+    store, got = world.store(knobs=WEAK), []
+
+    async def wait(name: str) -> None:
+        lock = ReadWriteLock(world.store(), "x", owner=name)
+        async with lock.read() if name == "r" else lock.write() as held:
+            held.check()
+            got.append(name)
+
+    async with ReadWriteLock(store, "x").write():
+        waiting = [world.process(name).run(wait(name)) for name in ("r", "w", "r2")]
+        await asyncio.sleep(1)
+        places = sorted((await store.range("read_write/")).entries, key=lambda e: e.create_revision)
+        assert len(places) == 4 and store.leasing is not None
+        for place in places[1:3]:
+            assert place.lease is not None
+            await store.leasing.revoke(place.lease)
+        await asyncio.sleep(12)
+    await asyncio.gather(*waiting)
+    assert sorted(got) == ["r", "r2", "w"]
 
 
 async def test_ten_thousand_readers_are_all_seen_by_a_writer() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 from recipe_weather import WEAK, keys
 
@@ -24,6 +25,8 @@ from atoll.blocks import (
     ReadWriteLock,
     Semaphore,
 )
+from atoll.blocks.lock import holders
+from atoll.blocks.ownership import Owner
 from atoll.blocks.watching import states
 from atoll.ports.store import Store
 from atoll.sync import DoubleBarrier as SyncDoubleBarrier
@@ -182,6 +185,7 @@ RECIPES: dict[str, Use] = {
 }
 STAYS = {
     "lock/x/line", "election/x/line", "election/x/heir", "barrier/x/generation", "latch/x/left",
+    "barrier/x/came", "double_barrier/x/came",
     "double_barrier/x/generation", "counter/x/value", "config/x/current",
 }  # fmt: skip
 """Written for good, or a sign that the next one takes down."""
@@ -293,6 +297,24 @@ async def test_a_watcher_is_told_the_whole_state_again_after_a_break() -> None:
         while told[-1:] != [["a/2"]]:
             await asyncio.sleep(0.01)
     watching.cancel()
+
+
+async def test_ten_thousand_in_the_line_of_a_lock_are_seen() -> None:
+    store = atoll.store("memory://")
+    assert store.leasing is not None
+    lease = (await store.leasing.grant(600)).lease
+    for n in range(10_000):
+        me = Owner(owner=f"o{n}", since=0.0, nonce=f"{n * 7919 % 10_000:032d}")
+        await store.transact(atoll.put(f"lock/x/queue/{me.nonce}", msgspec.json.encode(me), lease=lease))
+    await store.transact(atoll.put("lock/x/line", b"1"))
+    (seen,) = await holders(store)
+    assert (seen.waiting, seen.first_waiting) == (10_000, "o0")
+    with pytest.raises(atoll.Taken, match="is being handed over to o0"):
+        async with Lock(store, "x", wait_s=1):
+            pass
+    await store.leasing.revoke(lease)
+    async with Lock(store, "x", wait_s=5):
+        pass
 
 
 def in_child(work: Callable[[], object]) -> str:

@@ -3,9 +3,9 @@
 Friends who meet at the fountain before they go to the theatre, and again after it. Each meeting has a number.
 Who sees that the next number is up knows that his meeting is over, however late he looks.
 
-Keys below `<kind>/<name>/`: `generation` (the number of the meeting), `in/<number>/<nonce>` (leased, one for
-each who has come). Every coming and going writes the number anew, so whoever counted notices that somebody
-moved.
+Keys below `<kind>/<name>/`: `generation` (the number of the meeting; whoever waits, watches it alone),
+`in/<number>/<nonce>` (leased, one for each who has come), `came` (written at each coming and going, so that
+whoever counted notices that somebody moved; it is read first).
 
 Promise: of one generation nobody passes before `parties` stood there at one moment; then all pass.
 What can break it: a dead party counts until its lease is over, so one that is started again meanwhile counts
@@ -36,7 +36,7 @@ from atoll.blocks.taking import described, popped
 from atoll.blocks.watching import State, first_of, until
 from atoll.errors import ConfigurationError, FormatRefused, LeaseOver, NotReady
 from atoll.ports.register import Applied, Entry, Unmet
-from atoll.ports.store import Compare, Operation, Put, Store, absent, delete, equals, put, unchanged
+from atoll.ports.store import Compare, Operation, Store, absent, delete, put, unchanged
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -54,6 +54,24 @@ def read_generation(entry: Entry | None) -> int:
         return msgspec.json.decode(entry.value, type=Generation).generation
     except msgspec.DecodeError as error:
         raise FormatRefused(f"{entry.key} holds no generation: {error}. Use another name.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What stands in the store. A later page of it is newer: who counts too many compares `came`."""
+
+    came: Entry | None
+    opened: Entry | None
+    places: list[Place]
+
+    @property
+    def generation(self) -> int:
+        return read_generation(self.opened)
+
+
+def _places(entries: list[Entry]) -> list[Place]:
+    entries.sort(key=lambda entry: entry.create_revision)
+    return [Place(read_ticket(entry), entry) for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +93,24 @@ class Gate:
         """Below it stands who has come to that generation."""
         return f"{self.prefix}in/{generation:012d}/"
 
+    @property
+    def came(self) -> str:
+        return f"{self.prefix}came"
+
     async def present(self, generation: int) -> list[Place]:
         """Who has come, and not gone, the first first."""
-        entries = await again(lambda: below(self.store, self.room(generation)))
-        entries.sort(key=lambda entry: entry.create_revision)
-        return [Place(read_ticket(entry), entry) for entry in entries]
+        return _places(await again(lambda: below(self.store, self.room(generation))))
 
-    async def generation(self) -> tuple[Entry | None, int]:
-        entry = (await again(lambda: self.store.get(self.key))).entry
-        return entry, read_generation(entry)
+    async def look(self, generation: int) -> Look:
+        """The generation that is next, who came and went last, and who stands in `generation`."""
+        entries = await again(lambda: below(self.store, self.prefix))
+        known = {entry.key: entry for entry in entries}
+        room = self.room(generation)
+        return Look(
+            known.get(self.came),
+            known.get(self.key),
+            _places([entry for entry in entries if entry.key.startswith(room)]),
+        )
 
 
 class Arrival:
@@ -113,7 +140,8 @@ class Arrival:
         before, self._badge = self._badge, None
         if before is not None:
             await before.take_off()
-        entry, self._generation = await gate.generation()
+        opened = (await again(lambda: gate.store.get(gate.key))).entry
+        self._generation = read_generation(opened)
         nonce = clock.unique_id()
         badge = self._badge = Badge(gate.store, gate.room(self._generation) + nonce)
         session = await badge.join(gate.ttl_s)
@@ -125,72 +153,61 @@ class Arrival:
             wants="party",
             permits=gate.parties,
         )
-        also: list[Operation] = [self._same()]
+        also: list[Operation] = [put(gate.came, b"1")]
         if before is not None:  # its lease is over, and it may stand still: one party is not to count twice
             also.append(delete(before.key))
         try:
-            stands = await badge.put_on(msgspec.json.encode(ticket), *also, compare=[self._now(entry)])
+            stands = await badge.put_on(msgspec.json.encode(ticket), *also, compare=[_same(gate.key, opened)])
         except LeaseOver:
             session.end("the store says that its lease is over")
             return None
         return None if isinstance(stands, Unmet) else badge
 
-    def _same(self) -> Put:
-        return put(self._gate.key, msgspec.json.encode(Generation(self._generation)))
-
-    def _now(self, entry: Entry | None) -> Compare:
-        return equals(self._gate.key, entry.value) if entry else absent(self._gate.key)
-
     async def _passed(self, badge: Badge, due: float, began: float) -> bool:
         """Whether all have come; False when our lease ended first."""
         gate, mine = self._gate, self._generation
         while True:
-            entry, now = await gate.generation()
-            if now > mine:
+            look = await gate.look(mine)
+            places = look.places
+            if look.generation > mine:
                 return True
-            places = await gate.present(mine)
             if wrong := [p for p in places if p.ticket.permits != gate.parties]:
                 raise ConfigurationError(
                     f"{names(wrong)} came to {gate.name} with parties={wrong[0].ticket.permits}, found "
                     f"parties={gate.parties} here. Name it with the same number everywhere."
                 )
-            if len(places) >= gate.parties and entry is not None:
-                if await self._open(entry):
+            if len(places) >= gate.parties:
+                if await self._open(look):
                     return True
                 continue
             if not badge.alive:
                 return False
             if clock.loop_now() >= due:
-                if await self._given_up():
+                if await self._given_up(look.opened):
                     raise self._not_ready(places, began)
                 return True
             await first_of(
                 due, until(gate.store, gate.key, lambda s: _reached(s, gate.key, mine)), badge.off.wait()
             )
 
-    async def _open(self, counted: Entry) -> bool:
+    async def _open(self, counted: Look) -> bool:
         """Let all of this generation pass, if nobody came or went since we counted."""
         gate = self._gate
         after = put(gate.key, msgspec.json.encode(Generation(self._generation + 1)))
-        same = unchanged(gate.key, counted.revision)
-        return isinstance(await again(lambda: gate.store.transact(after, compare=[same])), Applied)
+        same = [_same(gate.came, counted.came), _same(gate.key, counted.opened)]
+        return isinstance(await again(lambda: gate.store.transact(after, compare=same)), Applied)
 
-    async def _given_up(self) -> bool:
+    async def _given_up(self, opened: Entry | None) -> bool:
         """Go away uncounted. False: too late, the gate is open."""
         gate, badge = self._gate, self._badge
         assert badge is not None
-        going = (delete(badge.key), self._same())
-        here = equals(gate.key, msgspec.json.encode(Generation(self._generation)))
-        return isinstance(await again(lambda: gate.store.transact(*going, compare=[here])), Applied)
+        going, same = (delete(badge.key), put(gate.came, b"1")), _same(gate.key, opened)
+        return isinstance(await again(lambda: gate.store.transact(*going, compare=[same])), Applied)
 
     async def _leave(self) -> None:
         if self._badge is None:
             return
-        try:
-            if self._badge.entry is not None:
-                await self._given_up()
-        finally:
-            await self._badge.take_off()
+        await self._badge.take_off(put(self._gate.came, b"1"))
 
     def _not_ready(self, places: Sequence[Place], began: float) -> NotReady:
         return NotReady(
@@ -198,6 +215,10 @@ class Arrival:
             f"{clock.loop_now() - began:.3g} s: {names(places)}. Wait longer (wait_s), or look "
             "who is missing."
         )
+
+
+def _same(key: str, entry: Entry | None) -> Compare:
+    return unchanged(key, entry.revision) if entry else absent(key)
 
 
 def _missing(key: str, state: State) -> bool:

@@ -148,10 +148,10 @@ class _Breaking:
         leasing, wish_s = leasing_of(self._store), seconds
         for _ in range(3):
             granted = await again(lambda wish_s=wish_s: leasing.grant(wish_s))  # type: ignore[misc]
-            if granted.ttl_s >= seconds * 0.999:
+            if granted.ttl_s >= seconds:
                 return granted
             await self._store_revoke(granted.lease)
-            wish_s *= seconds / granted.ttl_s
+            wish_s *= 1.01 * seconds / granted.ttl_s
         raise ConfigurationError(
             f"{self._store!r} grants no lease of {seconds:.3g} s, so the holder's time cannot be waited out. "
             "Break it with --now (now=True), or wait for its lease."

@@ -224,18 +224,32 @@ class Election:
     async def watch(self) -> AsyncGenerator[Holder | None]:
         """Who leads, now and at each change; None while nobody does. Observers need not campaign.
 
-        Terms that come and go between two looks are not told. It ends only when its reader stops.
+        Terms that come and go between two looks are not told. It ends only when its reader stops; a store
+        that does not answer is asked again. Raises EpochUncertain.
         """
         told: tuple[Token | None] | None = None
         owner = Keys.of(Term.kind, self.name).owner
         async with aclosing(states(self.store, owner)) as news:
             async for _ in news:
-                leader = await self.leader()
+                leader = await self._leader_at_last()
                 led = leader if leader is not None and leader.owner is not None else None
                 now = (led.token if led is not None else None,)
                 if now != told:
                     told = now
                     yield led
+
+    async def _leader_at_last(self) -> Holder | None:
+        failures = 0
+        while True:
+            try:
+                return await self.leader()
+            except EpochUncertain:
+                raise
+            except (NotApplied, OutcomeUnknown) as error:
+                failures += 1
+                log.debug("%s: cannot see who leads, looking again: %s", self.name, error)
+                chance = clock.chance().random()
+                await asyncio.sleep(full_jitter(failures, chance, first_s=0.1, ceiling_s=2.0, floor_s=0.02))
 
     async def _campaign(self) -> Term:
         refuse_reentry(self.store, Term.kind, self.name, asking())

@@ -59,7 +59,10 @@ class Rule(Protocol):
     def permits(self) -> int: ...
     @property
     def told(self) -> bool:
-        """Whether somebody who waited says so when he is let in: his successor may be waiting for that."""
+        """Whether one with others behind him says so when he is let in: they may be waiting for that.
+
+        Whoever comes later looks later, and sees by his own counting that he is inside.
+        """
         ...
 
     def awaits(self, before: Sequence[Place], me: Ticket) -> Sequence[Place]:
@@ -170,8 +173,7 @@ class Turn:
 
     async def _wait(self, badge: Badge, due: float, began: float) -> Entry | None:
         """Until we are inside; None when the lease ended first."""
-        value, waited = msgspec.json.encode(self._me), False
-        entry = await badge.put_on(value)
+        entry = await badge.put_on(msgspec.json.encode(self._me))
         assert not isinstance(entry, Unmet), entry  # nothing was compared but that the place is new
         while badge.alive:
             places = await again(lambda: line(self.store, self.keys))
@@ -181,12 +183,10 @@ class Turn:
             before = places[:at]
             awaited = self.rule.awaits(before, self._me)
             if not awaited:
-                if waited and self.rule.told:
-                    return await badge.touch()
-                return entry
+                behind = len(places) > at + 1
+                return await badge.touch() if behind and self.rule.told else entry
             if clock.loop_now() >= due:
                 raise self._taken(before, began)
-            waited = True
             await self._until_changed(badge, awaited, due)
         return None
 
