@@ -128,17 +128,27 @@ async def test_a_server_that_answers_nothing_leaves_a_write_unknown_and_never_ha
             assert entry and entry.value in (b"1", b"2"), "what was never sent was written"
 
 
-async def test_an_answer_lost_leaves_a_write_unknown_and_its_id_asks_again() -> None:
+async def test_an_answer_lost_leaves_a_write_unknown_and_its_id_asks_again_without_doing_it_twice() -> None:
     async with server("etcd") as cluster, proxied(cluster) as proxy:
         async with atoll.urls.store(f"etcd://{proxy.address}") as store:
-            first = await store.transact(put("k", b"0"), request_id="warm")
-            proxy.be(Mood.SWALLOW)
-            with pytest.raises(OutcomeUnknown) as caught:
-                await store.transact(put("k", b"1"), request_id="mine")
-            assert caught.value.id == "mine" and proxy.counts.answers_swallowed > 0
-            proxy.be(Mood.FAITHFUL)
-            again = await store.transact(put("k", b"1"), request_id="mine")
-            assert again.replayed and again.revision == first.revision + 1  # type: ignore[union-attr]
+            assert store.history
+            begin = await store.history.now()
+            for number in range(5):
+                await store.transact(put("k", b"0"), request_id=f"before-{number}")
+                proxy.be(Mood.SWALLOW)
+                with pytest.raises(OutcomeUnknown) as caught:
+                    await store.transact(put("k", b"%d" % number), request_id=f"mine-{number}")
+                assert caught.value.id == f"mine-{number}"
+                proxy.be(Mood.FAITHFUL)
+                await store.transact(put("k", b"%d" % number), request_id=f"mine-{number}")
+            assert proxy.counts.answers_swallowed >= 5
+            last = await store.transact(put("k", b"end"))
+            told = []
+            async for change in store.history.changes("k", begin):
+                told += [entry.value for entry in change.changed]
+                if change.at.revision >= last.revision:
+                    break
+            assert told == [value for n in range(5) for value in (b"0", b"%d" % n)] + [b"end"]
 
 
 async def test_a_slow_line_slows_and_does_not_break() -> None:

@@ -45,7 +45,7 @@ class Client:
         self.stranger = False
         """A member has answered for another cluster."""
         self._at = 0
-        self._gate = asyncio.Lock()
+        self._looking: dict[Endpoint, asyncio.Task[None]] = {}
         self.token: str | None = None
 
     # -- asking ------------------------------------------------------------------------------------
@@ -146,25 +146,38 @@ class Client:
         return endpoint
 
     async def _enter(self, endpoint: Endpoint, left: float) -> None:
-        """Look who is behind this door before anything is said to them."""
-        async with self._gate:
-            if endpoint.standing:
-                return
-            timeout = max(0.001, min(left, self.attempt_s))
-            try:
-                if self.user is not None and self.token is None:
-                    await self._authenticate(endpoint, timeout)
-                asked = wire.message("RangeRequest", key=self.meta)
-                answer = await endpoint.ask("Range", asked, timeout, self.token or "")
-                self._of_ours(answer.header)
-                if self.entering is not None:
-                    await self.entering(endpoint, answer, timeout)
-            except Ended as error:
-                failed = failure(error, endpoint.address)
-                if failed.verdict is Verdict.UNKNOWN:  # whatever was asked here may be asked again
-                    failed = replace(failed, verdict=Verdict.NEVER_SENT)
-                raise failed from None
-            endpoint.entered = True
+        """Look who is behind this door before anything is said to them; all who come now look together."""
+        task = self._looking.get(endpoint)
+        if task is None:
+            task = asyncio.create_task(self._look(endpoint), context=clock.detached())
+            self._looking[endpoint] = task
+            task.add_done_callback(lambda done: self._looked(endpoint, done))
+        await asyncio.wait((task,), timeout=max(left, 0.001))
+        if not task.done():
+            raise Failure(Verdict.NEVER_SENT, "no connection in time", endpoint.address)
+        task.result()
+
+    def _looked(self, endpoint: Endpoint, task: asyncio.Task[None]) -> None:
+        self._looking.pop(endpoint, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; nobody may be waiting any more
+
+    async def _look(self, endpoint: Endpoint) -> None:
+        timeout = self.attempt_s
+        try:
+            if self.user is not None and self.token is None:
+                await self._authenticate(endpoint, timeout)
+            asked = wire.message("RangeRequest", key=self.meta)
+            answer = await endpoint.ask("Range", asked, timeout, self.token or "")
+            self._of_ours(answer.header)
+            if self.entering is not None:
+                await self.entering(endpoint, answer, timeout)
+        except Ended as error:
+            failed = failure(error, endpoint.address)
+            if failed.verdict is Verdict.UNKNOWN:  # whatever was asked here may be asked again
+                failed = replace(failed, verdict=Verdict.NEVER_SENT)
+            raise failed from None
+        endpoint.entered = True
 
     async def _authenticate(self, endpoint: Endpoint, timeout: float) -> None:
         data = wire.MESSAGES["AuthenticateRequest"](
@@ -191,6 +204,8 @@ class Client:
     def close(self) -> None:
         """Hang up everywhere."""
         self.closed = True
+        for task in self._looking.values():
+            task.cancel()
         for endpoint in self.endpoints:
             endpoint.close()
 

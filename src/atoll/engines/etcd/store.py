@@ -6,6 +6,7 @@ council's own, and who leads may change while you write: you are told what is ce
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self, TypeVar
 
@@ -21,8 +22,9 @@ from atoll.engines.etcd.leases import EtcdLeasing
 from atoll.engines.etcd.moving import EtcdMoving
 from atoll.engines.etcd.options import EtcdOptions
 from atoll.engines.etcd.transaction import Asked
+from atoll.engines.parts.call import left_s
 from atoll.engines.parts.opening import Opening
-from atoll.errors import ConfigurationError, LeaseOver, LimitReached, NotApplied
+from atoll.errors import ConfigurationError, LeaseOver, LimitReached, NotApplied, NotSent
 from atoll.ports import refusal
 from atoll.ports.address import Address
 from atoll.ports.examining import Examining
@@ -48,7 +50,8 @@ T = TypeVar("T")
 EXPIRY_LATE_MAX_S = 3.0
 """The leader looks for ended leases twice a second. A change of leader gives every lease its whole time
 again: that is not in this number."""
-_PAGE = 5000
+_SENTENCE_S = 0.1
+"""Who connects has this much longer to say what was wrong; who waited beside them does not know."""
 _CARDS_MAX = 10
 _REQUEST_MARGIN = 512
 """What the servers wrap around a request before they weigh it."""
@@ -145,8 +148,19 @@ class EtcdStore:
         return at
 
     async def attached(self) -> Attachment:
-        """This event loop's line to the cluster, made now if there is none."""
-        return await self._opening.get()
+        """This event loop's line to the cluster, made now if there is none; NotSent at the deadline."""
+        at = self._opening.inside
+        if at is not None:
+            return at
+        left = left_s("the first question", self.options.ceiling_s)
+        limit = asyncio.timeout(left + _SENTENCE_S)
+        try:
+            async with limit:
+                return await self._opening.get()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NotSent(f"{self._url} could not be reached in {left:.3g} s. Nothing was sent.") from None
 
     async def drop(self, at: Attachment) -> None:
         """Hang `at` up; the next question finds the members anew."""
@@ -154,12 +168,12 @@ class EtcdStore:
 
     async def asked(self, question: Callable[[Attachment], Awaitable[T]]) -> T:
         """What `question` answers; asked anew, once, where another cluster has taken the members' place."""
-        at = await self._opening.get()
+        at = await self.attached()
         try:
             return await question(at)
         except AnotherCluster:
             await self._opening.drop(at)
-        return await question(await self._opening.get())
+        return await question(await self.attached())
 
     async def open(self) -> StoreClaims:
         """Connect, compare the cluster with the one noted, read the claims. Cheap when already open."""
