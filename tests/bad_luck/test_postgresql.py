@@ -68,6 +68,11 @@ async def raises(url: str, kind: type[Exception], match: str) -> Exception:
     return found.value
 
 
+def place(port: int) -> str:
+    """The database that these tests share."""
+    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
 async def role(port: int, words: str) -> str:
     """A new role that may log in, with `words`; its name."""
     name = f"r{time.monotonic_ns()}"
@@ -133,7 +138,7 @@ async def test_with_the_grants_of_the_page_a_plain_role_may_do_everything(port: 
 
 
 async def test_too_many_connections_are_overload(port: int) -> None:
-    url, name = await database(port), await role(port, "CONNECTION LIMIT 0")
+    url, name = place(port), await role(port, "CONNECTION LIMIT 0")
     await raises(url.replace("postgres@", f"{name}@"), Overloaded, "too many connections")
 
 
@@ -162,7 +167,7 @@ async def test_waiting_behind_another_writer_ends_with_a_plain_no(port: int) -> 
     """The server itself gives up before the caller does, so the outcome is known."""
     import psycopg
 
-    url = await database(port)
+    url = place(port)
     async with atoll.urls.store(url) as store, await psycopg.AsyncConnection.connect(url) as rival:
         revision = (await store.transact(put("k", b"1"))).revision
         await rival.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -177,7 +182,7 @@ async def test_waiting_behind_another_writer_ends_with_a_plain_no(port: int) -> 
 async def test_a_cancelled_statement_did_not_happen(port: int) -> None:
     import psycopg
 
-    url = await database(port)
+    url = place(port)
     async with atoll.urls.store(url) as store, await psycopg.AsyncConnection.connect(url) as rival:
         await store.transact(put("k", b"1"))
         await rival.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -193,7 +198,7 @@ async def test_a_cancelled_statement_did_not_happen(port: int) -> None:
 async def test_a_terminated_session_leaves_its_call_unknown_and_the_next_one_works(port: int) -> None:
     import psycopg
 
-    url = await database(port)
+    url = place(port)
     async with atoll.urls.store(url) as store, await psycopg.AsyncConnection.connect(url) as rival:
         await store.transact(put("k", b"1"))
         await rival.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -219,7 +224,7 @@ async def _end_the_waiting(port: int, url: str, verb: str) -> None:
 
 @pytest.mark.parametrize("kind", ["psycopg_pool", "asyncpg", "sqlalchemy+asyncpg", "sqlalchemy+psycopg"])
 async def test_handed_pools_answer_by_the_deadline_too(kind: str, port: int) -> None:
-    url = await database(port)
+    url = place(port)
     async with Porter(port) as porter:
         way = url.replace(f":{port}/", f":{porter.port}/")
         async with handed(kind, way) as store:
@@ -234,7 +239,7 @@ async def test_handed_pools_answer_by_the_deadline_too(kind: str, port: int) -> 
 
 
 async def test_a_reply_that_is_lost_is_unknown_and_its_request_id_asks_again(port: int) -> None:
-    url = await database(port)
+    url = place(port)
     async with Porter(port) as porter:
         way = f"{url.replace(f':{port}/', f':{porter.port}/')}?notify=off"
         async with atoll.urls.store(way) as store:
@@ -252,7 +257,7 @@ async def test_a_reply_that_is_lost_is_unknown_and_its_request_id_asks_again(por
 
 async def test_a_line_cut_before_the_request_is_not_a_doubt(port: int) -> None:
     """A server that hung up while nobody spoke is noticed before anything is sent."""
-    url = await database(port)
+    url = place(port)
     async with Porter(port) as porter:
         way = f"{url.replace(f':{port}/', f':{porter.port}/')}?notify=off"
         async with atoll.urls.store(way) as store:
@@ -343,7 +348,7 @@ async def test_one_bad_call_does_not_take_the_others_along(port: int) -> None:
 
 @pytest.mark.parametrize("id", ["a\0b", "\ud800"])
 async def test_text_that_postgresql_cannot_hold_is_refused_before_it_is_sent(id: str, port: int) -> None:
-    async with atoll.urls.store(await database(port)) as store:
+    async with atoll.urls.store(place(port)) as store:
         with pytest.raises(ConfigurationError, match="request_id"):
             await store.transact(put("k", b""), request_id=id)
         with pytest.raises(NotApplied, match="no living lease"):
@@ -351,9 +356,9 @@ async def test_text_that_postgresql_cannot_hold_is_refused_before_it_is_sent(id:
 
 
 async def test_a_revision_beyond_all_numbers_holds_of_nothing(port: int) -> None:
-    async with atoll.urls.store(await database(port)) as store:
+    async with atoll.urls.store(place(port)) as store:
         for revision in (1 << 63, 1 << 200, -5):
-            assert not isinstance(await store.put_if("k", b"", revision), Applied)
+            assert not isinstance(await store.put_if("never", b"", revision), Applied)
 
 
 @contextmanager

@@ -138,10 +138,10 @@ async def test_tables_of_a_newer_atoll_are_refused(port: int) -> None:
 
 
 async def test_a_key_may_hold_a_nul(port: int) -> None:
-    async with atoll.urls.store(await database(port)) as store:
-        await store.transact(put("a\0b", b"1"), put("a", b"2"))
-        assert [entry.key for entry in (await store.range("a")).entries] == ["a", "a\0b"]
-        assert (await store.get("a\0b")).entry is not None
+    async with atoll.urls.store(f"postgresql://postgres@127.0.0.1:{port}/postgres") as store:
+        await store.transact(put("nul/a\0b", b"1"), put("nul/a", b"2"))
+        assert [entry.key for entry in (await store.range("nul/")).entries] == ["nul/a", "nul/a\0b"]
+        assert (await store.get("nul/a\0b")).entry is not None
 
 
 @pytest.mark.parametrize(

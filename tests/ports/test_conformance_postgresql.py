@@ -16,6 +16,14 @@ OPTIONS = [
     "?operations_max=64&key_bytes_max=100&value_bytes_max=1000",
 ]
 SLOW = {"ten_thousand_children_are_listed"}
+OF_LIMITS = {
+    "limits_are_kept_exactly",
+    "values_are_any_bytes",
+    "pages_join_without_a_gap",
+    "a_transaction_happens_whole_or_not_at_all",
+    "no_reader_sees_half_of_an_ended_lease",
+    "an_observer_ends_up_with_the_picture_that_is_there",
+}
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -23,6 +31,8 @@ SLOW = {"ten_thousand_children_are_listed"}
 async def test_the_store_keeps_its_promises(function: Any, options: str, shared: Any) -> None:
     if options and function.__name__ in SLOW:
         pytest.skip("slow, and the same with other limits")
+    if "operations_max" in options and function.__name__ not in OF_LIMITS:
+        pytest.skip("nothing of it depends on the limits")
     url = shared("postgresql").url
     made: list[Any] = []
 
