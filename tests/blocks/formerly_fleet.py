@@ -40,7 +40,7 @@ async def main(folder: Path, url: str, formerly: str) -> None:
     kind = "both" if formerly != "-" else Path(url).stem
     async with atoll.store(url, formerly=None if formerly == "-" else formerly) as store:
         note(folder, f"up {kind}")
-        while not (folder / "stop").exists():
+        while not (folder / "stop").exists() and not (folder / f"stop-{kind}").exists():
             try:
                 await turn(store, folder, kind)
             except ReadOnly as error:

@@ -27,9 +27,9 @@ from atoll import (
     put,
 )
 from atoll.blocks.lock import Held
-from atoll.blocks.moving import Moved, Removal
+from atoll.blocks.removal import Moved, Removal
 from atoll.engines.memory import MemoryStore
-from atoll.ports.moving import mark, move_of, note
+from atoll.ports.moving import DRAINING, mark, move_of, note
 from atoll.ports.store import Store, Token
 
 FLEET = Path(__file__).parent / "formerly_fleet.py"
@@ -127,11 +127,10 @@ def test_a_word_dropped_too_early_meets_a_locked_door(fleet: Fleet) -> None:
     fleet.start(fleet.old, count=1)
     fleet.start(fleet.new, fleet.old, count=1)
     fleet.until(lambda: fleet.turns()["old"] > 5 < fleet.turns()["both"], "both halves take turns")
-    fleet.children[0].kill()  # the last one without the word
-    (fleet.folder / "inside").unlink(missing_ok=True)
+    (fleet.folder / "stop-old").touch()
+    assert fleet.children[0].wait(PATIENCE_S) == 0  # the last one without the word
     fleet.start(fleet.new, count=1)
     fleet.until(lambda: fleet.turns()["new"] > 30 and fleet.turns()["both"] > 30, "old word and no word")
-    fleet.children.pop(0).wait()
     fleet.stop()
     assert fleet.lines("overlap") == []
 
@@ -264,14 +263,56 @@ async def test_the_move_waits_for_a_holder_and_for_nobody_who_only_waits(two: Tw
     await entered.wait()
     waiting = asyncio.ensure_future(waiter())
     moving = asyncio.ensure_future(two.move(wait_s=20))
-    assert two.old.moving
-    while await two.old.moving.frozen() is None:
+    while (await two.new.get(DRAINING)).entry is None:
         await asyncio.sleep(0.01)
     assert not waiting.done() and not moving.done()
+    await both.transact(put("k", b"a holder finishes its writes"))
     leave.set()
     assert (await moving).done
     await asyncio.gather(holding, waiting)
     assert tokens[0].epoch == 1 and tokens[1].epoch == 2
+
+
+async def test_while_holders_finish_nobody_begins_anything_new(two: Two) -> None:
+    both = two.both()
+    async with Lock(both, "x", owner="api-2"):
+        moving = asyncio.ensure_future(two.move(wait_s=0.6))
+        while (await two.new.get(DRAINING)).entry is None:
+            await asyncio.sleep(0.01)
+        with atoll.deadline(0.2), pytest.raises(ReadOnly, match="is being moved"):
+            async with Lock(two.both(), "y"):
+                pass
+        entering = asyncio.ensure_future(take(Lock(two.both(), "y")))
+        assert not (await moving).done
+        assert (await entering).epoch == 1  # the move was given up, so life goes on
+
+
+async def take(lock: Lock) -> Token:
+    async with lock as held:
+        return held.token
+
+
+async def test_who_does_not_know_the_word_does_not_hold_up_the_move_for_ever(two: Two) -> None:
+    stop = False
+
+    async def stranger() -> None:
+        while not stop:
+            async with Lock(two.old, "x"):
+                await asyncio.sleep(0.05)
+
+    working = asyncio.ensure_future(stranger())
+    await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        assert (await two.move(wait_s=60)).done
+    with pytest.raises(ReadOnly, match=r"was moved to|is being moved to"):
+        await working
+    stop = True
+
+
+async def test_two_moves_into_one_store_at_once_are_one_after_the_other(two: Two) -> None:
+    await two.old.transact(put("k", b"1"))
+    done = await asyncio.gather(two.move(), two.move(), return_exceptions=True)
+    assert all(isinstance(one, Moved) and one.done for one in done), done
 
 
 async def test_a_holder_who_does_not_finish_keeps_the_old_store_in_use(two: Two) -> None:

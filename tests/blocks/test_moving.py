@@ -20,9 +20,11 @@ from atoll import (
     put,
 )
 from atoll.blocks import backup
-from atoll.blocks.moving import Removal, copy, holds
+from atoll.blocks.moving import copy
+from atoll.blocks.removal import Removal, holds
 from atoll.engines.memory import MemoryStore
 from atoll.engines.sqlite.store import SqliteStore
+from atoll.ports.moving import DRAINING, note
 from atoll.ports.store import Store
 from atoll.verify.doorway import Call
 from atoll.verify.faults_in_process import through
@@ -142,12 +144,12 @@ async def test_cancelling_a_move_leaves_the_old_store_in_use() -> None:
     source, target = await filled(MemoryStore()), MemoryStore()
     async with Lock(source, "x"):
         moving = asyncio.ensure_future(removal(source, target, wait_s=60).move())
-        assert source.moving
-        while await source.moving.frozen() is None:
+        while (await target.get(DRAINING)).entry is None:
             await asyncio.sleep(0.01)
         moving.cancel()
         await asyncio.wait([moving])
-        assert await source.moving.frozen() is None
+        assert source.moving and await source.moving.frozen() is None
+        assert (await target.get(DRAINING)).entry is None, "and its word is taken back"
         await source.transact(put("k", b"1"))
 
 
@@ -163,8 +165,6 @@ async def test_a_move_that_was_killed_goes_on_when_it_is_asked_again() -> None:
     assert source.moving
     removing = removal(source, target)
     number, _ = await removing._number(source.moving)
-    from atoll.ports.moving import note
-
     await source.moving.freeze(note(target.url, number, done=False))  # and then it was killed, half way
     await target.transact(put("k/000", b"0"))
     moved = await removal(source, target).move()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import atoll
 from atoll.cli.main import main
 from atoll.errors import ReadOnly
+from atoll.ports.moving import note
 from atoll.ports.store import put
 from atoll.sync import Lock, store
 
@@ -100,19 +103,31 @@ def test_move_interrupts_when_it_is_told_to(folder: Path, capsys: Said) -> None:
         child.wait()
 
 
-def test_a_move_killed_in_the_middle_goes_on_or_is_thawed(folder: Path, capsys: Said) -> None:
+def test_what_was_frozen_is_thawed_but_not_what_was_left_behind(folder: Path, capsys: Said) -> None:
+    async def freeze() -> None:
+        async with atoll.store(f"sqlite:///{folder}/a.db") as opened:
+            assert opened.moving
+            await opened.moving.freeze(note("sqlite:///b.db", "abcdef12", done=False))
+
+    asyncio.run(freeze())
+    assert main(["store", "thaw", "@state"]) == 0
+    assert "takes writes again; it said: it is being moved to" in capsys.readouterr().out
+    assert main(["store", "move", "@state", "@new"]) == 0
+    assert main(["store", "thaw", "@state"]) == 2
+    assert "two stores are used as one" in capsys.readouterr().err
+    assert main(["store", "thaw", "@state", "--force"]) == 0
+
+
+def test_a_move_killed_in_the_middle_is_asked_again(folder: Path, capsys: Said) -> None:
     with store(f"sqlite:///{folder}/a.db") as old, Lock(old, "x", owner="somebody"):
         words = [sys.executable, "-m", "atoll", "store", "move", "@state", "@new"]
         child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         assert child.stderr and "waiting for 1 to finish: lock x (somebody)" in child.stderr.readline()
         child.kill()
         child.wait()
-        with pytest.raises(ReadOnly, match="is being moved"):
-            old.transact(put("k", b"late"))
-        assert main(["store", "thaw", "@state"]) == 0
-        assert "takes writes again; it said: it is being moved to" in capsys.readouterr().out
         old.transact(put("k/00", b"0"))
     assert main(["store", "move", "@state", "@new"]) == 0
+    assert "goes on, or was killed just now" in capsys.readouterr().err
     assert contents(folder / "b.db") == contents(folder / "a.db")
 
 

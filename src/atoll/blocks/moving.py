@@ -1,64 +1,32 @@
-"""Moving: everything of one store into another, and the page turned for those who use it.
+"""Moving: everything of one store into another, as far as it is not kept there by a lease.
 
-A removal. The flat is locked, who is still inside may finish, the boxes are carried and counted, the new
-flat's house number is made greater than the old one's, and last its door is opened. Until that moment the old
-flat can be unlocked again and nothing has happened.
+Boxes on a list. Each is carried only where its place is free or holds the same, the list is compared at the
+end, and what would not fit through the door is found before the first box is lifted.
 
-Promise: after a move the new store has every value that the old one had when it was frozen, nobody holds
-anything in the old one, and every token of the new one is greater than every token of the old one.
-What can break it: a writer of the old store that its note does not stop (an older Atoll that has it open).
-Proved by: tests/blocks/test_moving.py, tests/blocks/test_formerly.py
+Promise: what is written is what was read; nothing is written where something else stands, unless `force`.
+What can break it: somebody who writes the target meanwhile; it is noticed where a key is the same.
+Proved by: tests/blocks/test_moving.py
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import unquote
 
-from atoll import clock
-from atoll.blocks.session import again, finished
-from atoll.errors import AtollError, ConfigurationError, LeaseOver, LimitReached
-from atoll.ports.moving import LEFT, MARKS, left, mark, move_of, note
+from atoll.blocks.session import again
+from atoll.errors import ConfigurationError, LimitReached
+from atoll.ports.moving import LEFT, MARKS
 from atoll.ports.register import Applied, Entry, Unmet
-from atoll.ports.store import Compare, Leasing, Moving, Operation, Store, StoreClaims, absent, delete, put
+from atoll.ports.store import Compare, Moving, Operation, Store, StoreClaims, absent, delete, put
 
 PAGE = 500
 BATCH_BYTES = 256 << 10
-LOOK_S = 0.25
-LEASE_UNKNOWN_S = 60.0
-"""How long an ended lease is waited out where neither the store nor its key says how long it was."""
 TRIES = 5
-_OURS = (MARKS, LEFT)
+OURS = (MARKS, LEFT)
 """Keys of moves themselves; they are of one store and are not carried into another."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Holds:
-    """Something in the old store that a lease keeps there. `owner`, `since`: where its value says so."""
-
-    key: str
-    revision: int
-    lease: str
-    owner: str
-    since: float | None
-    ttl_s: float | None
-
-    @property
-    def title(self) -> str:
-        """What it is, as people named it."""
-        kind, _, rest = self.key.partition("/")
-        return f"{kind.replace('_', '/')} {unquote(rest.partition('/')[0])}" if rest else self.key
-
-    @property
-    def waits(self) -> bool:
-        """Only a place in a line. In a line without an owner's key, a place may be inside."""
-        return self.key.startswith(("lock/", "election/")) and "/queue/" in self.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +41,6 @@ class Copied:
     revision: int
     one_moment: bool
     """False: the source was written meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """How a move ended. Not `done`: `held` are in the way, and the source takes writes again."""
-
-    done: bool
-    move: str
-    copied: Copied | None = None
-    epoch: int = 0
-    interrupted: tuple[Holds, ...] = ()
-    held: tuple[Holds, ...] = ()
 
 
 @dataclass(slots=True)
@@ -104,13 +60,14 @@ class Contents:
 async def read_all(store: Store, say: Say | None = None) -> Contents:
     """Read it, up to TRIES times until no page is newer than another."""
     for _ in range(TRIES):
-        found = await _read_once(store, say)
+        found = await read_once(store, say)
         if found.one_moment:
             break
     return found
 
 
-async def _read_once(store: Store, say: Say | None) -> Contents:
+async def read_once(store: Store, say: Say | None) -> Contents:
+    """Page by page, whatever happens meanwhile."""
     page = await again(partial(store.range, limit=PAGE))
     found = Contents(list(page.entries), page.revision)
     while page.more:
@@ -138,11 +95,11 @@ async def carry(
     contents: Contents, target: Store, claims: StoreClaims, *, force: bool, say: Say | None = None
 ) -> Copied:
     """Write what was read, unless something else is in the way."""
-    kept = [entry for entry in contents.kept if not entry.key.startswith(_OURS)]
-    _check_sizes(kept, claims, target)
+    kept = [entry for entry in contents.kept if not entry.key.startswith(OURS)]
+    check_sizes(kept, claims, target)
     there = {entry.key: entry for entry in (await read_all(target)).entries}
     wanted = {entry.key: entry.value for entry in kept}
-    foreign = _foreign(target, there, wanted, force=force)
+    foreign = foreign_entries(target, there, wanted, force=force)
     missing = [e for e in kept if e.key not in there or there[e.key].value != e.value]
     written, size = 0, sum(len(entry.value) for entry in kept)
     for batch in batches(missing, claims):
@@ -163,7 +120,9 @@ async def carry(
     )
 
 
-def _foreign(target: Store, there: dict[str, Entry], wanted: dict[str, bytes], *, force: bool) -> list[Entry]:
+def foreign_entries(
+    target: Store, there: dict[str, Entry], wanted: dict[str, bytes], *, force: bool
+) -> list[Entry]:
     """What stands in the target and is not the source's; ConfigurationError unless `force` is said."""
     foreign = [e for e in there.values() if _in_the_way(e) and wanted.get(e.key) != e.value]
     if foreign and not force:
@@ -178,10 +137,11 @@ def _foreign(target: Store, there: dict[str, Entry], wanted: dict[str, bytes], *
 def _in_the_way(entry: Entry) -> bool:
     """Locks taken in the new store already, the signs of their lines and the marks of moves are not."""
     sign = entry.key.endswith("/line") and entry.value == b"1"
-    return entry.lease is None and not sign and not entry.key.startswith(_OURS)
+    return entry.lease is None and not sign and not entry.key.startswith(OURS)
 
 
-def _check_sizes(entries: Sequence[Entry], claims: StoreClaims, target: Store) -> None:
+def check_sizes(entries: Sequence[Entry], claims: StoreClaims, target: Store) -> None:
+    """LimitReached for a key or value that the target does not take."""
     for entry in entries:
         key, value = len(entry.key.encode()), len(entry.value)
         if key > claims.key_bytes_max or value > claims.value_bytes_max:
@@ -223,181 +183,6 @@ async def _write(target: Store, batch: Sequence[Entry], known: dict[str, Entry])
         there = {e.key: e for e in batch if answer.entries.get(e.key) is not None}
         if len(there) < len(batch):  # else all of it was applied before, and the answer was lost
             await _write(target, [entry for entry in batch if entry.key not in there], {})
-
-
-async def holds(store: Store) -> list[Holds]:
-    """What leases keep in the store now."""
-    return [_held(entry) for entry in (await _read_once(store, None)).entries if entry.lease is not None]
-
-
-def _held(entry: Entry) -> Holds:
-    owner, since, ttl_s = "somebody", None, None
-    try:
-        value = json.loads(entry.value)
-        owner = str(value["owner"])
-        since, ttl_s = float(value["since"]), float(value.get("ttl_s") or 0) or None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return Holds(entry.key, entry.revision, entry.lease or "", owner, since, ttl_s)
-
-
-class Removal:
-    """One move. `wait_s`: how long holders may finish; `interrupt`: then their leases are ended."""
-
-    def __init__(
-        self, source: Store, target: Store, *, wait_s: float, interrupt: bool, force: bool, say: Say
-    ) -> None:
-        self._source, self._target = source, target
-        self._wait_s, self._interrupt, self._force, self._say = wait_s, interrupt, force, say
-        self._left: dict[str, float] = {}
-        self._turned = False
-
-    async def move(self) -> Moved:
-        """See `atoll store move`. Until the mark is written every failure leaves the source in use."""
-        claims = await self._target.open()
-        await self._source.open()
-        old, new = moving_of(self._source), moving_of(self._target)
-        move, finished_before = await self._number(old)
-        if finished_before:
-            return Moved(done=True, move=move, epoch=await self._target.epoch())
-        await self._prepare(new, claims)
-        await old.freeze(note(self._target.url, move, done=False))
-        try:
-            await self._refuse_one_store(old, new)
-            held = await self._wait(move)
-            if held and not self._interrupt:
-                await old.freeze(None)
-                return Moved(done=False, move=move, held=tuple(held))
-            interrupted = await self._end_leases(held)
-            contents = await read_all(self._source, self._say)
-            copied = await carry(contents, self._target, claims, force=self._force, say=self._say)
-            await self._compare(contents)
-            epoch = await new.bump(above=await self._source.epoch())
-            await self._turn(move, epoch)
-        except BaseException:
-            if not self._turned:
-                await finished("taking the note down", old.freeze(None))
-            raise
-        await old.freeze(note(self._target.url, move, done=True))
-        for key in await self._left_behind(move):
-            await again(partial(self._target.transact, delete(left(move, key))))
-        return Moved(done=True, move=move, copied=copied, epoch=epoch, interrupted=tuple(interrupted))
-
-    async def _number(self, old: Moving) -> tuple[str, bool]:
-        """This move's number: a new one, or that of one which was broken off. True: it is done already."""
-        found = await old.frozen()
-        if found is None:
-            return clock.unique_id()[:12], False
-        move = move_of(found)
-        if move is None or f" {self._target.url} " not in found:
-            raise ConfigurationError(
-                f"found {self._source.url} frozen: {found}. Expected one that takes writes; to have it do so "
-                "again type: atoll store thaw"
-            )
-        done = (await self._target.get(mark(move))).entry is not None
-        if done:
-            await old.freeze(note(self._target.url, move, done=True))
-        else:
-            self._say("going on with the move that was broken off")
-        return move, done
-
-    async def _prepare(self, new: Moving, claims: StoreClaims) -> None:
-        """What can be refused is refused before anybody is stopped."""
-        found = await new.frozen()
-        if found is not None:
-            if not self._force:
-                raise ConfigurationError(
-                    f"found the target {self._target.url} frozen: {found}. Expected one that takes writes; "
-                    "to move back into it say --force."
-                )
-            await new.freeze(None)
-        kept = (await read_all(self._source)).kept
-        _check_sizes(kept, claims, self._target)
-        there = {entry.key: entry for entry in (await read_all(self._target)).entries}
-        _foreign(self._target, there, {e.key: e.value for e in kept}, force=self._force)
-
-    async def _refuse_one_store(self, old: Moving, new: Moving) -> None:
-        """Two URLs may lead to one store; then the note that was just written hangs on both doors."""
-        written = await old.frozen()
-        if written is not None and await new.frozen() == written:
-            raise ConfigurationError(
-                f"found that {self._source.url} and {self._target.url} are one store; expected two. "
-                "Nothing was moved: name another target."
-            )
-
-    async def _wait(self, move: str) -> list[Holds]:
-        """Until nobody holds anything; who still does when the time is over."""
-        until = clock.loop_now() + self._wait_s
-        said = ""
-        while True:
-            given_up = await self._left_behind(move)
-            found = await holds(self._source)
-            held = [one for one in found if not one.waits and given_up.get(one.key) != one.revision]
-            for one in held:
-                left_s = await self._leasing.remaining(one.lease)
-                self._left[one.lease] = max(left_s or 0.0, self._left.get(one.lease, 0.0))
-            if not held or clock.loop_now() >= until:
-                return held
-            if (text := ", ".join(sorted({f"{one.title} ({one.owner})" for one in held})[:5])) != said:
-                said = text
-                self._say(f"waiting for {len(held)} to finish: {text}")
-            await asyncio.sleep(LOOK_S)
-
-    async def _left_behind(self, move: str) -> dict[str, int]:
-        """What was given up while the old store could not take it: keys and their revisions there."""
-        prefix = left(move)
-        page = await self._target.range(prefix, limit=PAGE)
-        entries = list(page.entries)
-        while page.more:
-            page = await self._target.range(start=entries[-1].key + "\0", end=prefix[:-1] + "0", limit=PAGE)
-            entries += page.entries
-        return {entry.key.removeprefix(prefix): int(entry.value) for entry in entries}
-
-    async def _end_leases(self, held: Sequence[Holds]) -> list[Holds]:
-        """End what is left, and wait until whoever held it must have noticed by their own clock."""
-        found = await holds(self._source)
-        for lease in dict.fromkeys(one.lease for one in found):
-            try:
-                await again(partial(self._leasing.revoke, lease))
-            except LeaseOver:
-                pass
-        if held:
-            wait_s = max(self._term_s(one) for one in held)
-            self._say(f"ended what {len(held)} held; waiting {wait_s:.1f} s until they must have stopped")
-            await asyncio.sleep(wait_s)
-        return list(held)
-
-    def _term_s(self, one: Holds) -> float:
-        """How long its holder may believe in it. Renewed every third: at most 1.5 times what was seen."""
-        if one.ttl_s is not None:
-            return one.ttl_s
-        seen = self._left.get(one.lease, 0.0)
-        return seen * 1.5 if seen else LEASE_UNKNOWN_S
-
-    @property
-    def _leasing(self) -> Leasing:
-        if self._source.leasing is None:
-            raise ConfigurationError(f"{self._source.url} has no leases; copy it instead: atoll store copy")
-        return self._source.leasing
-
-    async def _compare(self, contents: Contents) -> None:
-        """Read the target again: what was not carried over is found before the page is turned."""
-        there = {entry.key: entry.value for entry in (await read_all(self._target)).entries}
-        lost = [e.key for e in contents.kept if there.get(e.key) != e.value and not e.key.startswith(_OURS)]
-        if lost:
-            raise AtollError(
-                f"read {self._target.url} again and found {len(lost)} entries missing or different, such as "
-                f"{lost[0]!r}. Nothing was moved, the old store takes writes again."
-            )
-
-    async def _turn(self, move: str, epoch: int) -> None:
-        text = json.dumps({"from": self._source.url, "epoch": epoch, "at": clock.wall_now()})
-        self._turned = True  # from here on only the mark itself can tell
-        try:
-            await again(lambda: self._target.transact(put(mark(move), text.encode())))
-        except BaseException:
-            self._turned = (await self._target.get(mark(move))).entry is not None
-            raise
 
 
 def moving_of(store: Store) -> Moving:

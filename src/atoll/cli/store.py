@@ -13,7 +13,8 @@ from pathlib import Path
 
 from atoll import urls
 from atoll.blocks import backup, moving
-from atoll.blocks.moving import Holds, Say
+from atoll.blocks.moving import Say
+from atoll.blocks.removal import Holds, Removal
 from atoll.cli import named
 from atoll.errors import ConfigurationError
 from atoll.ports.store import Store
@@ -127,7 +128,7 @@ async def _copy(options: argparse.Namespace, source: Store, target: Store, say: 
 
 
 async def _move(options: argparse.Namespace, source: Store, target: Store, say: Say) -> int:
-    removal = moving.Removal(
+    removal = Removal(
         source, target, wait_s=options.wait, interrupt=options.interrupt, force=options.force, say=say
     )
     moved = await removal.move()
@@ -203,6 +204,11 @@ async def _bump(options: argparse.Namespace, store: Store) -> int:
 async def _thaw(options: argparse.Namespace, store: Store) -> int:
     able = moving.moving_of(store)
     found = await able.frozen()
+    if found is not None and "was moved to" in found and not options.force:
+        raise ConfigurationError(
+            f"found {_place(store)} left behind: {found}. If it takes writes again, two stores are used as "
+            "one. If that is what you want, say --force."
+        )
     await able.freeze(None)
     text = (
         f"{_place(store)} takes writes again; it said: {found}"

@@ -18,7 +18,7 @@ from atoll import clock
 from atoll.errors import ConfigurationError, EpochChanged, ReadOnly
 from atoll.ports import refusal
 from atoll.ports.examining import Examining
-from atoll.ports.moving import left, mark, move_of
+from atoll.ports.moving import DRAINING, left, mark, move_of
 from atoll.ports.register import Applied, Got, Observation, Unmet
 from atoll.ports.store import (
     Bookmark,
@@ -172,12 +172,17 @@ class FormerlyStore:
 
         if not then:
             return await self._read(send)
-        if not self._moved or request_id is not None:  # what was applied before the move is known there
+        until = clock.call_deadline(CEILING_S)
+        if any(isinstance(operation, Put) and operation.lease is not None for operation in then):
+            await self._until_nothing_drains(until)
+        while not self._moved or request_id is not None:  # what was applied before the move is known there
             try:
                 return await send(self._old)
             except ReadOnly:
+                if self._moved:
+                    break
                 await self._say_what_was_left(then)
-                await self._arrival()
+                await self._until_it_changes(until)
         for operation in then:
             if isinstance(operation, Put) and operation.lease in self.old_leases:
                 raise refusal.lease_over(operation.lease or "")
@@ -201,18 +206,21 @@ class FormerlyStore:
                 await self._new.transact(put(left(move, entry.key), str(entry.revision).encode()))
         raise refusal.frozen(self._old.url, found)
 
-    async def _arrival(self) -> None:
-        """Wait until the new store is the book; ReadOnly when that takes too long, or nobody moves it."""
-        until = clock.call_deadline(CEILING_S)
+    async def _until_it_changes(self, until: float) -> None:
+        """Until the new store is the book, or the old one takes writes again; else ReadOnly at `until`."""
         while (found := await self.look()) is not None:
             if move_of(found) is None or clock.loop_now() + _RETRY_S >= until:
                 raise refusal.frozen(self._old.url, found)
             await asyncio.sleep(_RETRY_S)
-        if not self._moved:  # it was thawed meanwhile
-            raise ReadOnly(
-                f"{self._old.url} was frozen a moment ago and takes writes again. Nothing was written: "
-                "ask again."
-            )
+
+    async def _until_nothing_drains(self, until: float) -> None:
+        """Who takes something waits while a move lets holders finish; ReadOnly at `until`."""
+        while not self._moved and (word := (await self._new.get(DRAINING)).entry) is not None:
+            if await self.look() is None and self._moved:
+                return
+            if clock.loop_now() + _RETRY_S >= until:
+                raise refusal.frozen(self._old.url, word.value.decode(errors="replace"))
+            await asyncio.sleep(_RETRY_S)
 
     async def observe(self, prefix: str) -> AsyncIterator[Observation]:
         """See the port. At the move it begins again with a reset, from the new store."""

@@ -10,6 +10,8 @@ import re
 
 MARKS = "atoll/moved/"
 LEFT = "atoll/left/"
+DRAINING = "atoll/draining"
+"""The key in the new store, under a lease, that says: begin nothing new in the old one, a move is coming."""
 _MOVE = re.compile(r"\(move ([0-9a-f]{8,32})\)")
 
 
