@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import time
@@ -91,6 +92,30 @@ async def test_a_stale_holder_waits_for_the_newer_ones_end_and_is_refused(shop: 
         await until_blocked(shop)
     with pytest.raises(Refused, match="newer token 1:2"):
         await late
+
+
+async def test_in_a_crowd_tokens_pass_only_in_rising_order(shop: str) -> None:
+    """Holders of every age at once, by every library: one who passed after a newer one would be in the log."""
+    tokens = [Token(1 + n // 25, n % 25) for n in range(50)]
+    random.Random(7).shuffle(tokens)
+    gate = asyncio.Semaphore(12)
+
+    async def pass_one(n: int, token: Token) -> bool:
+        begin = list(AWAITED.values())[n % len(AWAITED)]
+        async with gate:
+            try:
+                async with begin(shop) as (tx, run_it):
+                    await joined_on(tx).fence(tx, "lock/crowd", token)
+                    number = token.epoch * 100 + token.revision
+                    await run_it(f"INSERT INTO sale (what) VALUES ('{number}')")
+                return True
+            except Refused:
+                return False
+
+    passed = await asyncio.gather(*(pass_one(n, token) for n, token in enumerate(tokens)))
+    log = [int(what) for (what,) in await ask(shop, "SELECT what FROM sale ORDER BY id")]
+    assert log == sorted(log) and log[-1] == 224, "the newest always passes, and nobody older after it"
+    assert len(log) == sum(passed) and not all(passed), "some came late, or nothing was tried"
 
 
 async def test_a_server_that_stands_still_is_answered_for_by_the_deadline_of_each_way() -> None:
