@@ -95,7 +95,7 @@ async def test_a_stale_holder_waits_for_the_newer_ones_end_and_is_refused(shop: 
 
 
 async def test_in_a_crowd_tokens_pass_only_in_rising_order(shop: str) -> None:
-    """Holders of every age at once, by every library: one who passed after a newer one would be in the log."""
+    """Holders of every age at once, by every library; the log would show who passed after a newer one."""
     tokens = [Token(1 + n // 25, n % 25) for n in range(50)]
     random.Random(7).shuffle(tokens)
     gate = asyncio.Semaphore(12)
