@@ -102,12 +102,13 @@ class EtcdStore:
     @classmethod
     def from_address(cls, address: Address) -> Self:
         """The store that `etcd://a:2379,b:2379/prefix?option=value` names."""
+        options = address.parse_options(EtcdOptions)
         if not address.host:
             raise ConfigurationError(
                 f"found no host in {address}; expected etcd://host:2379, or several with commas between."
             )
         store = cls.__new__(cls)
-        store._begin(address, address.parse_options(EtcdOptions))
+        store._begin(address, options)
         return store
 
     def __repr__(self) -> str:
@@ -164,6 +165,7 @@ class EtcdStore:
 
     async def drop(self, at: Attachment) -> None:
         """Hang `at` up; the next question finds the members anew."""
+        self._claims = None
         await self._opening.drop(at)
 
     async def asked(self, question: Callable[[Attachment], Awaitable[T]]) -> T:
@@ -172,7 +174,7 @@ class EtcdStore:
         try:
             return await question(at)
         except AnotherCluster:
-            await self._opening.drop(at)
+            await self.drop(at)
         return await question(await self.attached())
 
     async def open(self) -> StoreClaims:
