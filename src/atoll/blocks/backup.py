@@ -9,7 +9,7 @@ every byte before it.
 
 Promise: what restore writes is what was backed up, or nothing; the restored store's epoch is above both.
 What can break it: a store that is written while it is restored; a file that was changed and sealed anew.
-Proved by: tests/blocks/test_moving.py
+Proved by: tests/blocks/test_removal.py
 """
 
 from __future__ import annotations

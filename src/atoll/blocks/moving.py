@@ -5,7 +5,7 @@ end, and what would not fit through the door is found before the first box is li
 
 Promise: what is written is what was read; nothing is written where something else stands, unless `force`.
 What can break it: somebody who writes the target meanwhile; it is noticed where a key is the same.
-Proved by: tests/blocks/test_moving.py
+Proved by: tests/blocks/test_removal.py
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ nothing has happened.
 Promise: after a move the new store has every value that the old one had when it was frozen, nobody holds
 anything in the old one, and every token of the new one is greater than every token of the old one.
 What can break it: a writer of the old store that its note does not stop (an older Atoll that has it open).
-Proved by: tests/blocks/test_moving.py, tests/blocks/test_formerly.py
+Proved by: tests/blocks/test_removal.py, tests/blocks/test_formerly.py
 """
 
 from __future__ import annotations

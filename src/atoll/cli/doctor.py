@@ -230,11 +230,13 @@ def text(report: Report, *, everything: bool = False) -> str:
     """The report as people read it."""
     lines = [f"{report.url.replace('?create=false', '').replace('&create=false', '')}  ({report.kind})", ""]
     wide = max((len(name) for name, _ in report.claims), default=0)
-    lines += [f"  {name:<{wide}}   {value}" for name, value in report.claims]
+    for name, value in report.claims:
+        first, *more = textwrap.wrap(value, WIDTH - wide - 5) or [""]
+        lines += [f"  {name:<{wide}}   {first}", *(" " * (wide + 5) + line for line in more)]
     if report.trips_ms:
         middle, last = report.trips_ms[len(report.trips_ms) // 2], report.trips_ms[-1]
         lines.append(
-            f"  {'a read takes':<{wide}}   {middle:.2f} ms; the slowest of {len(report.trips_ms)}: {last:.2f}"
+            f"  {'a read takes':<{wide}}   {middle:.2f} ms; the slowest of {len(report.trips_ms)}: {last:.2f} ms"
         )
     for weight, head in HEADS.items():
         found = [finding for finding in report.findings if finding.weight is weight]
