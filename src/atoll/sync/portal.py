@@ -213,7 +213,7 @@ def here(work: Coroutine[Any, Any, T]) -> T:
     work.close()
     raise ConfigurationError(
         "found a transaction that belongs to an event loop; atoll.sync works on those of this thread: a "
-        "sqlite3 connection, a SQLAlchemy Session. For an AsyncSession use atoll, not atoll.sync."
+        "sqlite3 or psycopg connection, a SQLAlchemy Session. For an AsyncSession use atoll, not atoll.sync."
     )
 
 
