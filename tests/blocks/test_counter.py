@@ -170,9 +170,9 @@ async def naive(store: Store, number: int) -> None:
             return
 
 
-@simulated(seeds=3, weather=Weather(reply_lost=0.2))
+@simulated(seeds=3, weather=Weather(reply_lost=0.1))
 async def test_the_sum_catches_a_counter_that_asks_again_blindly(world: World) -> None:
     store = world.store(knobs=WEAK)
-    for _ in range(40):
+    for _ in range(100):
         await naive(store, 1)
-    assert await Counter(world.store(), "x").get() > 40
+    assert await Counter(world.store(), "x").get() > 100

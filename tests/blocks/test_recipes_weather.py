@@ -5,30 +5,20 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import msgspec
 import pytest
+from recipe_uses import RECIPES, crowded, left_behind
 from recipe_weather import WEAK, keys
 
 import atoll
-from atoll import Election, Lock, Term
-from atoll.blocks import (
-    Barrier,
-    Config,
-    Counter,
-    DoubleBarrier,
-    Group,
-    Latch,
-    ReadWriteLock,
-    Semaphore,
-)
+from atoll import Lock
 from atoll.blocks.lock import holders
 from atoll.blocks.ownership import Owner
 from atoll.blocks.watching import states
-from atoll.ports.store import Store
 from atoll.sync import DoubleBarrier as SyncDoubleBarrier
 from atoll.sync import Group as SyncGroup
 from atoll.sync import ReadWriteLock as SyncReadWriteLock
@@ -36,166 +26,7 @@ from atoll.sync import Semaphore as SyncSemaphore
 from atoll.sync import store as sync_store
 from atoll.testing import Duplicated, ReplyLost, RequestLost, World, cancel_at_every_await, simulated, through
 
-Use = Callable[[Store, Store], Awaitable[None]]
-"""One whole use of a recipe through the first store, in a crowd through the second, which is sound."""
-
-
-async def crowded(use: Callable[[], Awaitable[object]], *others: Awaitable[object]) -> None:
-    """`use` while the others are under way; they are ended with it."""
-    tasks = [asyncio.ensure_future(other) for other in others]
-    try:
-        await asyncio.sleep(0.01)
-        await use()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
-
-
-async def lock(store: Store, sound: Store) -> None:
-    async def hold() -> None:
-        async with Lock(sound, "x"):
-            await asyncio.sleep(0.05)
-
-    async def use() -> None:
-        async with Lock(store, "x", reentrant=True), Lock(store, "x", reentrant=True):
-            await asyncio.sleep(0)
-
-    await crowded(use, hold())
-
-
-async def semaphore(store: Store, sound: Store) -> None:
-    async def hold() -> None:
-        async with Semaphore(sound, "x", permits=2):
-            await asyncio.sleep(0.05)
-
-    async def use() -> None:
-        async with Semaphore(store, "x", permits=2) as permit:
-            permit.check()
-
-    await crowded(use, hold(), hold(), hold())
-
-
-async def reading(store: Store, sound: Store) -> None:
-    async def hold() -> None:
-        async with ReadWriteLock(sound, "x").write():
-            await asyncio.sleep(0.05)
-
-    async def use() -> None:
-        async with ReadWriteLock(store, "x").read() as held:
-            held.check()
-
-    await crowded(use, hold())
-
-
-async def writing(store: Store, sound: Store) -> None:
-    async def hold() -> None:
-        async with ReadWriteLock(sound, "x").read():
-            await asyncio.sleep(0.05)
-
-    async def use() -> None:
-        async with ReadWriteLock(store, "x").write() as held:
-            held.check()
-
-    await crowded(use, hold(), hold())
-
-
-async def barrier(store: Store, sound: Store) -> None:
-    async def others() -> None:
-        while True:
-            await Barrier(sound, "x", parties=2).wait()
-
-    await crowded(Barrier(store, "x", parties=2).wait, others())
-
-
-async def double_barrier(store: Store, sound: Store) -> None:
-    async def others() -> None:
-        while True:
-            async with DoubleBarrier(sound, "x", parties=2):
-                await asyncio.sleep(0)
-
-    async def use() -> None:
-        async with DoubleBarrier(store, "x", parties=2):
-            await asyncio.sleep(0)
-
-    await crowded(use, others())
-
-
-async def latch(store: Store, sound: Store) -> None:
-    async def other() -> None:
-        await asyncio.sleep(0.05)
-        await Latch(sound, "x", count=2).count_down()
-
-    async def use() -> None:
-        mine = Latch(store, "x", count=2)
-        await mine.count_down()
-        await mine.wait()
-
-    await Latch(sound, "x", count=2).reset()
-    await crowded(use, other())
-
-
-async def counter(store: Store, sound: Store) -> None:
-    before = await Counter(sound, "x").get()
-    assert await Counter(store, "x").add(5) >= before + 5
-
-
-async def group(store: Store, sound: Store) -> None:
-    async with Group(store, "x").join("me"):
-        assert "me" in [member.name for member in await Group(sound, "x").members()]
-
-
-async def config(store: Store, sound: Store) -> None:
-    mine = Config(store, "x", int, versions_max=3)
-    number = await mine.set(7)
-    await mine.roll_back(number)
-    async for value in mine.watch():
-        assert value == 7
-        break
-
-
-async def election(store: Store, sound: Store) -> None:
-    async def serve(term: Term) -> None:
-        leader = await Election(store, "x").leader()
-        assert leader is not None
-        await (term.hand_over("other") if leader.waiting else term.resign())
-
-    async def other(term: Term) -> None:
-        await asyncio.sleep(0.05)
-
-    async def campaign() -> None:
-        while True:
-            await Election(sound, "x", owner="other").lead(other)
-
-    await crowded(lambda: Election(store, "x", owner="mine").lead(serve), campaign())
-
-
-RECIPES: dict[str, Use] = {
-    "lock": lock,
-    "semaphore": semaphore,
-    "reading": reading,
-    "writing": writing,
-    "barrier": barrier,
-    "double_barrier": double_barrier,
-    "latch": latch,
-    "counter": counter,
-    "group": group,
-    "config": config,
-    "election": election,
-}
-STAYS = {
-    "lock/x/line", "election/x/line", "election/x/heir", "barrier/x/generation", "latch/x/left",
-    "barrier/x/came", "double_barrier/x/came",
-    "double_barrier/x/generation", "counter/x/value", "config/x/current",
-}  # fmt: skip
-"""Written for good, or a sign that the next one takes down."""
-
-
 names = count()
-
-
-def left_behind(there: list[str]) -> list[str]:
-    return [key for key in there if key not in STAYS and not key.startswith("config/x/version/")]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -26,7 +26,7 @@ from atoll.algorithms.backoff import full_jitter
 from atoll.blocks.badge import Badge
 from atoll.blocks.lock import checked_name, checked_times
 from atoll.blocks.ownership import below
-from atoll.blocks.session import again, finished, in_background
+from atoll.blocks.session import ATTEMPTS, again, finished, in_background
 from atoll.blocks.taking import described
 from atoll.blocks.watching import states
 from atoll.errors import AtollError, ConfigurationError, LeaseOver
@@ -92,6 +92,14 @@ class Membership:
         await finished(f"leaving {self._group.name}", self._end())
 
     async def _join(self) -> None:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._light()
+            except LeaseOver as error:  # it ended while we waited for an answer: with a new one
+                log.debug("%s: %s", self._group.name, error)
+        await self._light()
+
+    async def _light(self) -> None:
         before = self._badge
         nonce = clock.unique_id()
         badge = Badge(self._group.store, f"{self._group.prefix}{nonce}")
