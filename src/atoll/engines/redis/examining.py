@@ -70,7 +70,7 @@ def _disk(found: Settings, stated: Stated | None) -> Iterator[Finding]:
             fix="ACL SETUSER <user> +config|get",
         )
         return
-    yield from _file(config)
+    yield from _file(config, found.info)
     if found.info.get("aof_last_write_status", "ok") != "ok":
         yield Finding(
             setting="aof_last_write_status",
@@ -81,7 +81,7 @@ def _disk(found: Settings, stated: Stated | None) -> Iterator[Finding]:
         )
 
 
-def _file(config: dict[str, str]) -> Iterator[Finding]:
+def _file(config: dict[str, str], info: dict[str, str]) -> Iterator[Finding]:
     """The append-only file."""
     if config.get("appendonly") != "yes":
         snapshot = f"the last snapshot (save {config['save']})" if config.get("save") else "nothing"
@@ -116,12 +116,18 @@ def _file(config: dict[str, str]) -> Iterator[Finding]:
             fix="CONFIG SET no-appendfsync-on-rewrite no",
         )
     if config.get("aof-load-truncated") == "yes":
+        torn = "valkey_version" not in info
         yield Finding(
             setting="aof-load-truncated",
             value="yes",
-            weight=Weight.NOTE,
-            cost="A file whose end is damaged is cut there at the start, and said only in the server's log.",
-            fix="CONFIG SET aof-load-truncated no, if you would rather look first.",
+            weight=Weight.COSTS if torn else Weight.NOTE,
+            cost=(
+                "A file torn by a power cut is cut in the midst of a transaction, whose first half comes "
+                "back at the second start; the store notices, and asks for a bump."
+                if torn
+                else "A file whose end is damaged is cut there at the start; only the server's log says so."
+            ),
+            fix="CONFIG SET aof-load-truncated no; after a power cut: redis-check-aof --fix.",
         )
 
 

@@ -98,11 +98,7 @@ class Ledger:
         head, rest = scripts.parse(answer)
         match head.status:
             case "damaged":
-                raise EpochUncertain(
-                    f"{self.url} is not as it was left: {rest[0].decode(errors='replace')}. Something "
-                    f"evicted or removed keys of {{{self.options.prefix}}}. Set maxmemory-policy to "
-                    f"noeviction, find out who it was, then accept what is left: atoll store bump {self.url}"
-                )
+                raise EpochUncertain(self._damage(rest[0].decode(errors="replace")))
             case "lost":
                 raise EpochUncertain(
                     f"{self.url} went back in time: {head.why}. A lock may be free that somebody holds. "
@@ -112,6 +108,21 @@ class Ledger:
                 self.uncertain(head)
         self._remember(head)
         return head, rest
+
+    def _damage(self, found: str) -> str:
+        """The sentence for a store whose keys do not belong together."""
+        if "in part" in found:
+            cause = (
+                "A crash tore the server's append-only file in the midst of it, and Redis brought the first "
+                "half back. Stop the writers, CONFIG SET aof-load-truncated no to see the next tear, "
+                "find out what is missing"
+            )
+        else:
+            cause = (
+                f"Something evicted or removed keys of {{{self.options.prefix}}}. Set maxmemory-policy to "
+                "noeviction, find out who it was"
+            )
+        return f"{self.url}: {found}. {cause}, then accept what is left: atoll store bump {self.url}"
 
     def uncertain(self, head: Head) -> NoReturn:
         """Raise EpochUncertain with what the store noted."""

@@ -3,15 +3,14 @@ local lease = ARGV[2]
 
 if VERB == 'grant' then
   if accepted ~= life then return reply('uncertain') end
-  call('ZADD', LEASES, ends(lease), lease)
-  written = true
+  write('ZADD', LEASES, ends(lease), lease)
   return reply('ok')
 end
 
 if not call('ZSCORE', LEASES, lease) then return reply('over', lease) end
 if VERB == 'keep' then
-  call('ZREM', LEASES, '')  -- where memory is full, a script that has begun to write may go on
-  call('ZADD', LEASES, ends(lease), lease)
+  spare()
+  write('ZADD', LEASES, ends(lease), lease)
   return reply('ok')
 end
 finish(lease)

@@ -2,14 +2,14 @@
 
 -- From the entries alone, the one thing that cannot be worked out from the others.
 local function rebuild()
-  call('DEL', ORDER, HELD, ASKED, ASKED_AT)
+  write('DEL', ORDER, HELD, ASKED, ASKED_AT)
   for _, key in ipairs(call('HKEYS', DATA)) do
     local _, _, lease = parse(call('HGET', DATA, key))
     if lease ~= '' and not call('ZSCORE', LEASES, lease) then
-      call('HDEL', DATA, key)
+      write('HDEL', DATA, key)
     else
-      call('ZADD', ORDER, 0, key)
-      if lease ~= '' then call('ZADD', HELD, 0, lease .. '\0' .. key) end
+      write('ZADD', ORDER, 0, key)
+      if lease ~= '' then write('ZADD', HELD, 0, lease .. '\0' .. key) end
     end
   end
 end
@@ -17,12 +17,12 @@ end
 if VERB == 'bump' then
   if damage then rebuild() end
   epoch, accepted, why = math.max(epoch, tonumber(ARGV[2]), SEEN_EPOCH) + 1, life, ''
-  call('HSET', META, 'epoch', text(epoch), 'accepted', life, 'life', life, 'run', run_id(), 'why', '',
+  write('HSET', META, 'epoch', text(epoch), 'accepted', life, 'life', life, 'run', run_id(), 'why', '',
     'copied', copies and '1' or '0', 'gaps', '')
   copied = copies
   record(math.max(revision + 1, SEEN + 1), {})
   return reply('ok')
 end
 
-call('HSET', META, 'frozen', ARGV[2])
+write('HSET', META, 'frozen', ARGV[2])
 return reply('ok')

@@ -38,13 +38,23 @@ local function shape()
 end
 
 local found = call('HMGET', META, 'format', 'id', 'epoch', 'revision', 'life', 'accepted', 'run', 'copied',
-  'gaps', 'frozen', 'shape', 'why')
+  'gaps', 'frozen', 'shape', 'why', 'begun', 'ended')
 local format, id, epoch, revision = found[1], found[2], tonumber(found[3]), tonumber(found[4])
 local known_life, accepted, run, copied = found[5], found[6], found[7], found[8] == '1'
-local gaps, frozen, why, written, damage = found[9] or '', found[10] or '', found[12] or '', false, nil
+local gaps, frozen, why, begun, damage = found[9] or '', found[10] or '', found[12] or '', nil, nil
+
+-- Every writing script counts up `begun` first and notes that number as `ended` last. Redis may bring half of a
+-- script back from a file that a crash has torn; then the two differ.
+local function write(...)
+  if not begun then begun = call('HINCRBY', META, 'begun', 1) end
+  return call(...)
+end
+
+-- Where memory is full, a script that has begun to write may go on: for what gives room back, and for renewals.
+local function spare() call('HDEL', META, '') end
 
 local function reply(status, ...)
-  if written then call('HSET', META, 'revision', text(revision), 'shape', shape()) end
+  if begun then write('HSET', META, 'revision', text(revision), 'shape', shape(), 'ended', begun) end
   local due = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
   local head = {status, id or '', text(revision or 0), text(epoch or 0), accepted == life and '1' or '0',
     due and text(tonumber(due) - now) or '', life, (copied or copies) and '1' or '0', why}
@@ -53,11 +63,11 @@ end
 
 -- Enter transaction `number` in the stream: pairs of key and entry, an empty entry for a removed key.
 local function record(number, events)
-  revision, written = number, true
+  revision = number
   if #events == 0 then events = {'', ''} end
   local part = 0
   for first = 1, #events, 2 * CHUNK do
-    call('XADD', EVENTS, 'MAXLEN', '~', HISTORY_MAX, text(number) .. '-' .. part,
+    write('XADD', EVENTS, 'MAXLEN', '~', HISTORY_MAX, text(number) .. '-' .. part,
       unpack(events, first, math.min(first + 2 * CHUNK - 1, #events)))
     part = part + 1
   end
@@ -65,13 +75,13 @@ end
 
 local function chunks(command, key, members)
   for first = 1, #members, CHUNK do
-    call(command, key, unpack(members, first, math.min(first + CHUNK - 1, #members)))
+    write(command, key, unpack(members, first, math.min(first + CHUNK - 1, #members)))
   end
 end
 
 local function doubt(reason)
   accepted, why = '', reason
-  call('HSET', META, 'accepted', '', 'why', reason)
+  write('HSET', META, 'accepted', '', 'why', reason)
 end
 
 -- The number goes to the server's clock in microseconds: above whatever was given before and is lost now.
@@ -79,7 +89,7 @@ end
 local function leap()
   local low, high = revision, math.max(revision + 1, now)
   gaps = string.sub(gaps .. ' ' .. text(low) .. '-' .. text(high), -GAPS * 34)
-  call('HSET', META, 'gaps', gaps)
+  write('HSET', META, 'gaps', gaps)
   record(high, {})
 end
 
@@ -99,10 +109,11 @@ if not id then
   end
   if not damage or VERB == 'bump' then
     id, epoch, revision, known_life, accepted, run = NEW_ID, 1, now, life, life, run_id()
-    call('HSET', META, 'format', FORMAT, 'id', id, 'epoch', 1, 'life', life, 'accepted', life, 'run', run)
+    write('HSET', META, 'format', FORMAT, 'id', id, 'epoch', 1, 'life', life, 'accepted', life, 'run', run)
     record(revision, {})
-    call('HSET', META, 'revision', text(revision), 'shape', shape())
   end
+elseif found[13] ~= found[14] then
+  damage = 'a transaction is there in part: ' .. tostring(found[13]) .. ' begun, ' .. tostring(found[14]) .. ' ended'
 elseif found[11] ~= shape() then
   damage = 'noted are ' .. tostring(found[11]) .. ', there are ' .. shape()
     .. ' (entries, names, leases, leased, requests)'
@@ -112,21 +123,21 @@ if damage and VERB ~= 'bump' then return reply('damaged', damage) end
 if known_life == '?' and life ~= '?' then
   if accepted == known_life then accepted = life end
   known_life, run = life, run_id()
-  call('HSET', META, 'life', life, 'accepted', accepted, 'run', run)
+  write('HSET', META, 'life', life, 'accepted', accepted, 'run', run)
 end
 if life ~= known_life then
   local was_certain, now_runs = accepted == known_life, run_id()
   local renamed = now_runs == run and before == NOBODY
   if not renamed then leap() end
-  call('HSET', META, 'life', life, 'run', now_runs)
+  write('HSET', META, 'life', life, 'run', now_runs)
   if was_certain and (renamed or not (FAILS_OVER or copied or before ~= NOBODY)) then
     accepted = life
-    call('HSET', META, 'accepted', life)
+    write('HSET', META, 'accepted', life)
   elseif was_certain then
     doubt('the server was promoted from a replica, or a server with replicas was started again')
   end
 end
-if copies and not copied then call('HSET', META, 'copied', '1') end
+if copies and not copied then write('HSET', META, 'copied', '1') end
 
 if SEEN_ID ~= '' and epoch <= SEEN_EPOCH and VERB ~= 'bump' then
   local lost
@@ -149,15 +160,15 @@ end
 local function finish(lease)
   local low, high = '[' .. lease .. '\0', '(' .. lease .. '\1'
   local members = call('ZRANGEBYLEX', HELD, low, high)
-  call('ZREM', LEASES, lease)
-  written = true
+  spare()
+  write('ZREM', LEASES, lease)
   if #members == 0 then return end
   local keys, events = {}, {}
   for number, member in ipairs(members) do
     keys[number] = string.sub(member, #lease + 2)
     events[2 * number - 1], events[2 * number] = keys[number], ''
   end
-  call('ZREMRANGEBYLEX', HELD, low, high)
+  write('ZREMRANGEBYLEX', HELD, low, high)
   chunks('HDEL', DATA, keys)
   chunks('ZREM', ORDER, keys)
   record(revision + 1, events)

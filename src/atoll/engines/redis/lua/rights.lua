@@ -1,6 +1,6 @@
 -- May this user do all that the scripts do? One that is stopped half-way would leave half a transaction.
 local probe, denied = KEYS[1], {}
-local needed = {{'HDEL', probe, 'f'}, {'HSET', probe, 'f', 'v'}, {'HGET', probe, 'f'}, {'HMGET', probe, 'f'},
+local needed = {{'HDEL', probe, 'f'}, {'HINCRBY', probe, 'n', 1}, {'HSET', probe, 'f', 'v'}, {'HGET', probe, 'f'}, {'HMGET', probe, 'f'},
   {'HLEN', probe}, {'HKEYS', probe}, {'EXISTS', probe}, {'DEL', probe}, {'ZADD', probe, 0, 'm'},
   {'ZSCORE', probe, 'm'}, {'ZCARD', probe}, {'ZRANGE', probe, 0, 0}, {'ZRANGEBYSCORE', probe, 0, 1},
   {'ZRANGEBYLEX', probe, '-', '+'}, {'ZREMRANGEBYLEX', probe, '-', '+'}, {'ZREM', probe, 'm'}, {'DEL', probe},

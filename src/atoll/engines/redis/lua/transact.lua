@@ -43,28 +43,24 @@ if operations == 0 then return reply('applied', {}) end
 local number = revision + 1
 local results, events, puts = {}, {}, false
 for n = 0, operations - 1 do puts = puts or ARGV[at + 4 * n + 1] == 'p' end
-if puts then
-  call('HSET', META, 'revision', text(number))  -- where memory is full, the first write that needs some is refused
-end
+if not puts then spare() end
 for n = 0, operations - 1 do
   local kind, key, value, under = unpack(ARGV, at + 4 * n + 1, at + 4 * n + 4)
   local old, old_lease, created = call('HGET', DATA, key), '', text(number)
   if old then local _; _, created, old_lease = parse(old) end
-  if old_lease ~= '' then call('ZREM', HELD, old_lease .. '\0' .. key) end
+  if old_lease ~= '' then write('ZREM', HELD, old_lease .. '\0' .. key) end
   if kind == 'p' then
     local entry = text(number) .. ':' .. created .. ':' .. under .. ':' .. value
-    call('HSET', DATA, key, entry)
-    if not old then call('ZADD', ORDER, 0, key) end
-    if under ~= '' then call('ZADD', HELD, 0, under .. '\0' .. key) end
+    write('HSET', DATA, key, entry)
+    if not old then write('ZADD', ORDER, 0, key) end
+    if under ~= '' then write('ZADD', HELD, 0, under .. '\0' .. key) end
     results[n + 1] = created
     events[#events + 1], events[#events + 2] = key, entry
   else
     if old then
-      call('HDEL', DATA, key)
-      call('ZREM', ORDER, key)
+      write('HDEL', DATA, key)
+      write('ZREM', ORDER, key)
       events[#events + 1], events[#events + 2] = key, ''
-    else
-      call('HDEL', DATA, key)
     end
     results[n + 1] = old or ''
   end
@@ -73,10 +69,10 @@ record(number, events)
 if REQUEST ~= '' then
   local over = call('ZRANGEBYSCORE', ASKED_AT, '-inf', text(now - WINDOW), 'LIMIT', 0, CHUNK)
   if #over > 0 then
-    call('HDEL', ASKED, unpack(over))
-    call('ZREM', ASKED_AT, unpack(over))
+    write('HDEL', ASKED, unpack(over))
+    write('ZREM', ASKED_AT, unpack(over))
   end
-  call('HSET', ASKED, REQUEST, text(number))
-  call('ZADD', ASKED_AT, text(now), REQUEST)
+  write('HSET', ASKED, REQUEST, text(number))
+  write('ZADD', ASKED_AT, text(now), REQUEST)
 end
 return reply('applied', results)
