@@ -22,7 +22,7 @@ from atoll.up import manifest
 from atoll.urls import ENGINES
 
 REFERENCE = papers.DOCS / "reference"
-DOORS = {"store": atoll.store, "broker": atoll.broker, "tier": atoll.tier, "database": atoll.database}
+DOORS = {"store": atoll.store, "broker": atoll.broker, "tier": atoll.tier, "database": atoll.database, "register": atoll.urls.register}
 PAGES = {page.relative_to(papers.ROOT).as_posix(): page for page in papers.pages()}
 SCRIPTS = [
     (f"{name}-{n}", files, body)

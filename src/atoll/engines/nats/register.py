@@ -89,7 +89,7 @@ class NatsRegister:
         name = self._address.path or bucket
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigurationError(
-                f"found the bucket {name!r}; expected letters, digits, - and _, as in nats://host:4222/config."
+                f"found the bucket {name!r}; expected letters, digits, - and _, as in nats://host/config."
             )
         self.bucket = name
         self._opening: Opening[Bucket] = Opening(self._make, self._shut)
