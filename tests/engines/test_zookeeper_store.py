@@ -285,6 +285,26 @@ async def test_an_uncontended_lock_is_one_round_trip_there_and_one_back(
         assert await round_trips(monkeypatch, once) == 2
 
 
+async def test_a_directory_that_stands_still_is_read_in_one_round_trip_and_never_told_old(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(cluster) as store, opened(cluster, store._tree.base.strip("/")) as other:
+        found: list[list[str]] = []
+
+        async def read() -> None:
+            found.append([entry.key for entry in (await store.range("team/a/")).entries])
+
+        await store.transact(put("team/a/1", b""))
+        await read()
+        assert await round_trips(monkeypatch, read) == 1
+        await other.transact(put("team/a/2", b""))
+        await read()
+        await other.transact(delete("team/a/1"))
+        await read()
+        assert await round_trips(monkeypatch, read) == 1
+        assert found == [["team/a/1"]] * 2 + [["team/a/1", "team/a/2"]] + [["team/a/2"]] * 2
+
+
 async def test_observing_costs_nothing_while_nothing_happens(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

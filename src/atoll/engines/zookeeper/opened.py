@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from atoll import clock
 from atoll.engines.zookeeper import names, wire
@@ -28,6 +29,8 @@ FORMAT = 1
 GONE = "its data is gone (it was wiped, or this is another ensemble)"
 _SLIPS_MAX = 2000
 _ROOMS_MAX = 10_000
+_SHELVES_MAX = 500
+_NAMES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,13 @@ class Seen:
     version: int = 0
     header: int = 0
     life: int = 0
+
+
+class Shelf(NamedTuple):
+    """A directory as it was last listed: the marks that move when a child comes or goes, and the names."""
+
+    mark: tuple[int, int]
+    names: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -103,6 +113,7 @@ class Opened:
     meta: Meta = field(default_factory=lambda: Meta(1, "", None))
     slips: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
     rooms: set[str] = field(default_factory=set)
+    shelves: OrderedDict[str, Shelf] = field(default_factory=OrderedDict)
     remembered: int = 0
     gone: bool = False
     hub: Hub = field(init=False)
@@ -187,6 +198,14 @@ class Opened:
         if len(self.rooms) > _ROOMS_MAX:
             self.rooms.clear()
         self.rooms.update(rooms)
+
+    def remember_shelf(self, path: str, mark: tuple[int, int] | None, names: Sequence[str]) -> None:
+        """A short list of a directory without directories in it: likely the same when next looked at."""
+        self.shelves.pop(path, None)
+        if mark is not None and len(names) <= _NAMES_MAX:
+            self.shelves[path] = Shelf(mark, tuple(names))
+            if len(self.shelves) > _SHELVES_MAX:
+                self.shelves.popitem(last=False)
 
     async def prepare(self, due: float) -> None:
         """Check the format, or make the store where there is none."""

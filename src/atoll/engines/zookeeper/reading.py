@@ -12,7 +12,7 @@ from typing import Any
 
 from atoll import clock
 from atoll.engines.zookeeper import names, wire
-from atoll.engines.zookeeper.opened import Opened, seen_of
+from atoll.engines.zookeeper.opened import Opened, Shelf, seen_of
 from atoll.engines.zookeeper.wire import Failed, Line, Node, Stat
 from atoll.errors import Overloaded
 from atoll.ports import refusal
@@ -62,10 +62,16 @@ async def ranged(
     """At most `limit` entries of low <= key < high in key order, as of one revision."""
     low, high = bounds
     what = f"reading the keys from {low!r}"
+    stem, walk = _stem(prefix, low, high), _Walk(low, high)
+    shelf = opened.shelves.get(opened.tree.room(stem)) if len(stem) == names.DEPTH else None
+    if shelf is not None:
+        answer = await _at_once(opened, walk, stem, shelf, (limit, due))
+        if answer is not None:
+            return answer
+    else:
+        await _list(opened, walk, stem, what, due)
     tries = 0
     while True:
-        walk = _Walk(low, high)
-        await _list(opened, walk, _stem(prefix, low, high), what, due)
         keys = sorted(walk.found)
         wanted = keys[:limit]
         entries = await _fetch(opened, walk, wanted, what, due)
@@ -77,6 +83,8 @@ async def ranged(
                 f"{len(wanted)} keys from {low!r} on {opened.url} did not stand still for one look in "
                 f"{tries} tries. Nothing was changed; ask for fewer (limit), or later."
             )
+        walk = _Walk(low, high)
+        await _list(opened, walk, stem, what, due)
 
 
 def _stem(prefix: str, low: str, high: str | None) -> tuple[str, ...]:
@@ -88,6 +96,55 @@ def _stem(prefix: str, low: str, high: str | None) -> tuple[str, ...]:
         if high is not None and last is not None and high <= last:
             return rooms[:depth]
     return stem
+
+
+async def _at_once(
+    opened: Opened, walk: _Walk, stem: tuple[str, ...], shelf: Shelf, terms: tuple[int, float]
+) -> Ranged | None:
+    """List and goods in one look, where the list is as remembered; else `walk` is left with the new list."""
+    limit, due = terms
+    path = opened.tree.room(stem)
+    _sort_out(walk, stem, list(shelf.names), path)
+    keys = sorted(walk.found)
+    wanted = keys[:limit]
+    lines = [wire.get(opened.tree.meta), wire.get(path), wire.children(path)]
+    lines += [wire.get(walk.found[key]) for key in wanted]
+    lines += [wire.get(opened.tree.life(key)) for key in wanted]
+    reply = await opened.read(f"reading the keys from {walk.low!r}", lines, due, newest=True)
+    meta, node, listed = reply.results[:3]
+    opened.learn(meta)
+    if _mark(node) != shelf.mark:
+        walk.found.clear()
+        _take_list(opened, walk, stem, (node, listed))
+        walk.zxids.add(reply.zxid)
+        return None
+    nodes, lives = reply.results[3 : 3 + len(wanted)], reply.results[3 + len(wanted) :]
+    entries = _entered(opened, walk, list(zip(wanted, nodes, lives, strict=True)))
+    return Ranged(tuple(entries), reply.zxid, len(keys) > limit)
+
+
+def _take_list(
+    opened: Opened, walk: _Walk, rooms: tuple[str, ...], answers: tuple[Any, Any]
+) -> list[tuple[str, ...]]:
+    """Enter one directory as it was just read; answers the directories below it that are worth a look."""
+    node, listed = answers
+    path, there = opened.tree.room(rooms), listed if isinstance(listed, list) else []
+    walk.marks[path] = _mark(node)
+    if len(rooms) == names.DEPTH:
+        opened.remember_shelf(path, _mark(node), there)
+    return _sort_out(walk, rooms, there, path)
+
+
+def _entered(opened: Opened, walk: _Walk, looks: list[tuple[str, Any, Any]]) -> list[Entry]:
+    """The entries of keys, from their nodes and their buckets of lives; likely to be written next."""
+    entries = []
+    for key, node, life in looks:
+        seen = seen_of(key, node, walk.found[key], life)
+        if life is not None:
+            opened.slip(key, seen)
+        if seen.entry is not None:
+            entries.append(seen.entry)
+    return entries
 
 
 async def _list(opened: Opened, walk: _Walk, stem: tuple[str, ...], what: str, due: float) -> None:
@@ -104,11 +161,7 @@ async def _list(opened: Opened, walk: _Walk, stem: tuple[str, ...], what: str, d
             walk.zxids.add(reply.zxid)
             here, level = level[: len(part)], level[len(part) :]
             for n, rooms in enumerate(here):
-                node, listed = reply.results[2 * n : 2 * n + 2]
-                path = part[n].path
-                walk.marks[path] = _mark(node)
-                if isinstance(listed, list):
-                    below += _sort_out(walk, rooms, listed, path)
+                below += _take_list(opened, walk, rooms, (reply.results[2 * n], reply.results[2 * n + 1]))
         level = below
 
 
@@ -149,11 +202,7 @@ async def _fetch(
             return None
         after = reply.results[1 + len(chunk) :]
         versions = after[len(rooms) :] if few else [None] * len(nodes)
-        for key, node, life in zip(wanted[at:], nodes, versions, strict=False):
-            seen = seen_of(key, node, walk.found[key], life)
-            entries.append(seen.entry)  # type: ignore[arg-type]  # it is there: it did not fail
-            if few:  # likely to be written next, as a lock's line is
-                opened.slip(key, seen)
+        entries += _entered(opened, walk, list(zip(wanted[at:], nodes, versions, strict=False)))
         at += len(chunk)
         if last:
             marks = dict(zip(walk.marks, map(_mark, after), strict=False))
