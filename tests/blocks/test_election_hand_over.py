@@ -248,6 +248,23 @@ async def test_a_hand_over_whose_answer_is_lost_happens_once(fault: type) -> Non
             await stage.end()
 
 
+async def test_a_leader_that_does_not_know_whether_it_handed_over_believes_that_it_did() -> None:
+    store = atoll.store("memory://")
+    stage = Stage(store)
+
+    async def serve(term: Term) -> None:
+        await stage.candidate("b")
+        with pytest.raises(OutcomeUnknown):
+            await term.hand_over("b")
+        with pytest.raises(LeaderLost):
+            term.check()
+
+    lossy = through(store, ReplyLost("transact", prefix="election/x/heir"))
+    await Election(lossy, "x", owner="a").lead(serve)
+    await until(lambda: stage.order == ["b"])
+    await stage.end()
+
+
 def test_without_an_event_loop_a_leading_function_resigns_from_its_thread() -> None:
     state = sync_store("memory://")
 

@@ -96,6 +96,36 @@ async def test_now_lets_the_next_one_in_at_once_and_guards_refuse_the_old_one(wo
     assert refused
 
 
+@simulated(seeds=10)
+async def test_a_holder_whose_taking_was_answered_late_is_told_too(world: World) -> None:
+    """It was broken, and the renewals of its neighbour read so, before it even knew that it had it."""
+    store, judge, tokens = world.store(knobs=WEAK), one_at_a_time(), list[Token]()
+    late = asyncio.Event()
+
+    async def old() -> None:
+        mine = world.store()
+        transact = mine.transact
+
+        async def answered_late(*then: object, **options: object) -> object:
+            answer = await transact(*then, **options)  # type: ignore[arg-type]
+            if any(getattr(operation, "key", "") == "lock/x/owner" for operation in then):
+                await late.wait()
+            return answer
+
+        async with Lock(mine, "steady", ttl_s=20):
+            mine.transact = answered_late  # type: ignore[method-assign, assignment]
+            with pytest.raises(LockLost, match="broken by ann"):
+                await hold(world, "a", judge, tokens)
+
+    a = world.process("a").run(old())
+    await until_held(store, "a")
+    await break_lock(store, "x", by="ann")
+    b = world.process("b").run(hold(world, "b", judge, tokens, 60))
+    await asyncio.sleep(1 + world.seed)
+    late.set()
+    await asyncio.gather(a, b)
+
+
 @simulated(seeds=5)
 async def test_nobody_else_of_that_process_loses_anything(world: World) -> None:
     """All its locks hang on one lease: only the broken one goes."""

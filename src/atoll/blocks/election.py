@@ -105,8 +105,15 @@ class Term(Exclusive):
             self._stop(why)
             return
         heir, self._heir = self._heir, None
-        if heir is not None:
-            await self._pass_on(heir)
+        try:
+            if heir is not None:
+                await self._pass_on(heir)
+        except NotApplied:
+            raise  # nothing has changed: it still leads
+        except BaseException:
+            self._closed = True  # it may have happened: nobody is to believe in this term any more
+            await self._give_up()
+            raise
         self._closed = True
         await self._give_up()
 

@@ -21,7 +21,7 @@ from atoll import clock
 from atoll.blocks.holding import Exclusive, Holding, Standing, asking
 from atoll.blocks.lock import checked_name, checked_times
 from atoll.blocks.ownership import Keys
-from atoll.blocks.semaphore import Shared
+from atoll.blocks.semaphore import Shared, acquired
 from atoll.blocks.sharing import Place, Rule, Ticket, Turn, line, names
 from atoll.blocks.taking import check_strength, described, hold, mark, popped, refuse_reentry
 from atoll.errors import LockLost
@@ -114,7 +114,10 @@ class Side(Generic[HoldingT]):
         def made(won: Standing) -> HoldingT:
             return self._made(lock.name, won)
 
+        began = clock.loop_now()
         held = await hold(made, lock.store, self._turn, self._wait_s)
+        token = str(held.token) if isinstance(held, WriteHeld) else ""
+        acquired(held, clock.loop_now() - began, token)
         self._entries.setdefault(who, []).append(held)
         mark(held, lock.store, True)
         return held

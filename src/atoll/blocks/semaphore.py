@@ -25,7 +25,7 @@ from atoll.blocks.ownership import Keys
 from atoll.blocks.sharing import Place, Ticket, Turn, line, names
 from atoll.blocks.taking import check_strength, described, hold, popped
 from atoll.errors import ConfigurationError, LockLost
-from atoll.ports.observer import Event, LockReleased, LockWasLost
+from atoll.ports.observer import Event, LockAcquired, LockReleased, LockWasLost, emit
 from atoll.ports.store import Store, StoreClaims, Token
 
 _MANY = 1 << 62
@@ -61,6 +61,15 @@ class Shared(Holding):
         return LockReleased(
             at=clock.wall_now(), name=self.resource, owner=self.owner, token="", held_s=held_s
         )
+
+
+def acquired(held: Holding, waited_s: float, token: str = "") -> None:
+    """Tell the observers."""
+    emit(
+        LockAcquired(
+            at=clock.wall_now(), name=held.resource, owner=held.owner, token=token, waited_s=waited_s
+        )
+    )
 
 
 class Permit(Shared):
@@ -132,7 +141,9 @@ class Semaphore:
         def made(won: Standing) -> Permit:
             return Permit(self.name, won)
 
+        began = clock.loop_now()
         permit = await hold(made, self.store, self._turn, self.wait_s)
+        acquired(permit, clock.loop_now() - began)
         self._entries.setdefault(asking(), []).append(permit)
         return permit
 

@@ -148,7 +148,7 @@ class Session:
 
     async def _hear_of_breaks(self) -> None:
         """Read before each renewal, whose deadline counts from here: so a belief in a broken lock ends."""
-        if not any(self._users.values()):
+        if not self._users:
             return
         for posted in await notices(self.store, self._heard):
             self._heard = posted.number
