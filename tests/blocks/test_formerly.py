@@ -365,6 +365,29 @@ async def test_a_write_waits_no_longer_than_its_deadline(two: Two) -> None:
         await both.transact(put("k", b"1"))
 
 
+async def test_who_leaves_while_the_old_store_is_frozen_says_so_in_the_new_one(two: Two) -> None:
+    both = two.both()
+    async with Lock(both, "x", owner="api-2") as held:
+        revision, moving = held.token.revision, two.old.moving
+        assert moving
+        await moving.freeze(note("memory://new", "abcdef123456", done=False))
+    said = (await two.new.get("atoll/left/abcdef123456/lock/x/owner")).entry
+    assert said and said.value == str(revision).encode()
+
+
+def test_without_an_event_loop_the_word_is_the_same(tmp_path: Path) -> None:
+    from atoll import sync
+
+    old, new = f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/new.db"
+    with sync.store(new, formerly=old) as both, sync.store(old) as before, sync.store(new) as after:
+        both.transact(put("k", b"1"))
+        assert before.get("k").entry and after.get("k").entry is None
+        with sync.Lock(both, "x") as held:
+            both.transact(put("k", b"2"), guard=held)
+            with pytest.raises(Taken), sync.Lock(after, "x", wait_s=0):
+                pass
+
+
 async def test_a_store_frozen_for_another_reason_says_so_at_once(two: Two) -> None:
     both = two.both()
     assert two.old.moving

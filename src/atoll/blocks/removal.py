@@ -196,7 +196,13 @@ class Removal:
         if self._word is None or self._target.leasing is None:
             return
         if clock.loop_now() - self._word_at > DRAIN_S / 4:
-            await again(partial(self._target.leasing.keep_alive, self._word))
+            try:
+                await again(partial(self._target.leasing.keep_alive, self._word))
+            except LeaseOver:  # we were paused: who came in meanwhile is waited for as everybody is
+                raise AtollError(
+                    f"this command was paused for longer than {DRAIN_S:g} s, so others did not wait for it "
+                    "any more. Nothing was moved: type it again."
+                ) from None
             self._word_at = clock.loop_now()
 
     async def _number(self, old: Moving) -> tuple[str, bool]:

@@ -235,9 +235,8 @@ def text(report: Report, *, everything: bool = False) -> str:
         lines += [f"  {name:<{wide}}   {first}", *(" " * (wide + 5) + line for line in more)]
     if report.trips_ms:
         middle, last = report.trips_ms[len(report.trips_ms) // 2], report.trips_ms[-1]
-        lines.append(
-            f"  {'a read takes':<{wide}}   {middle:.2f} ms; the slowest of {len(report.trips_ms)}: {last:.2f} ms"
-        )
+        took = f"{middle:.2f} ms; the slowest of {len(report.trips_ms)}: {last:.2f} ms"
+        lines.append(f"  {'a read takes':<{wide}}   {took}")
     for weight, head in HEADS.items():
         found = [finding for finding in report.findings if finding.weight is weight]
         if not found:
