@@ -17,7 +17,7 @@ from atoll import clock
 from atoll.engines.zookeeper import ZookeeperStore
 from atoll.engines.zookeeper.limits import ZookeeperOptions
 from atoll.engines.zookeeper.opened import Opened
-from atoll.errors import AtollError
+from atoll.errors import AtollError, OutcomeUnknown
 from atoll.ports.store import put
 from atoll.verify import lock_history, revisions, servers
 from atoll.verify.history import History
@@ -60,7 +60,7 @@ async def clients(cluster: Cluster, count: int) -> AsyncIterator[list[ZookeeperS
 async def worked(
     cluster: Cluster, hurt: Callable[[Cluster], Awaitable[float]], seconds: float
 ) -> tuple[History, History, Any, float]:
-    """Four clients on a few keys and four on one lock while `hurt` does its worst; at the end, when it did."""
+    """Four clients on a few keys, four on one lock, while `hurt` does its worst; at the end, when it did."""
     books = History(), History()
     place = f"{clock.unique_id()}/"
     async with clients(cluster, 8) as stores:
@@ -191,6 +191,32 @@ async def test_a_read_without_its_barrier_is_caught(
             assert "stale" in str(judgement.rules()) or judgement.violations
             return
     pytest.fail("eight lagging followers were asked without a barrier, and every answer was the newest")
+
+
+async def test_a_lease_outlives_the_server_it_was_renewed_through(ensemble: Cluster) -> None:
+    async with clients(ensemble, 2) as (store, witness):
+        assert store.leasing is not None
+        sent = clock.lease_now()
+        granted = await store.leasing.grant(4.0)
+        await store.transact(put("leased", b"", lease=granted.lease))
+        link = store._leasing._leases[granted.lease].link
+        port = link.client._connection._socket.getpeername()[1]
+        struck = next(n for n, address in enumerate(ensemble.addresses) if address.endswith(f":{port}"))
+        ensemble.members[struck].kill()
+        try:
+            until = sent + granted.ttl_s
+            renewed = 0.0
+            while clock.lease_now() < until and not renewed:
+                try:
+                    renewed = await store.leasing.keep_alive(granted.lease)
+                except OutcomeUnknown:
+                    await asyncio.sleep(0.05)
+            assert renewed, "nobody took the session on within its time"
+            assert (await witness.get("leased")).entry is not None
+        finally:
+            await ensemble.members[struck].start()
+        await store.leasing.revoke(granted.lease)
+        assert (await witness.get("leased")).entry is None
 
 
 async def test_a_majority_gone_is_said_in_time_and_its_return_is_noticed(ensemble: Cluster) -> None:

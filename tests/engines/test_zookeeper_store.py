@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kazoo.client import KazooClient
@@ -16,6 +16,7 @@ from kazoo.client import KazooClient
 import atoll
 from atoll import Lock, clock
 from atoll.engines.zookeeper import ZookeeperStore, transaction, writing
+from atoll.engines.zookeeper.leases import Lease
 from atoll.engines.zookeeper.limits import ZookeeperOptions
 from atoll.engines.zookeeper.link import Link
 from atoll.engines.zookeeper.opened import Opened
@@ -142,6 +143,28 @@ async def test_a_lease_says_what_it_has_left(cluster: Cluster) -> None:
         granted = await store.leasing.grant(2)
         left = await store.leasing.remaining(granted.lease)
         assert left is not None and 0 < left <= granted.ttl_s
+
+
+class Session:
+    """What a lease asks of its link."""
+
+    session, granted_s, over = 7, 12.0, None
+
+
+@pytest.mark.parametrize(
+    ("alone", "renewals", "left"),
+    [
+        (True, [4.0, 8.0], [12.0, 12.0]),
+        (False, [1.0], [11.0]),  # only the grant has surely been heard of
+        (False, [4.0, 8.0, 12.0], [8.0, 8.0, 8.0]),  # then each time the renewal before
+        (False, [4.0, 5.0, 5.5], [8.0, 7.0, 6.5]),  # renewals within a tick prove nothing of each other
+    ],
+)
+def test_a_renewal_counts_from_what_the_leader_has_surely_heard(
+    alone: bool, renewals: list[float], left: list[float]
+) -> None:
+    lease = Lease(cast(Any, Session()), 0.0, alone, 2.0)
+    assert [lease.renewed(sent) for sent in renewals] == left
 
 
 async def test_closing_the_handle_ends_its_leases(cluster: Cluster) -> None:
