@@ -179,3 +179,21 @@ async def test_handed_pools_go_through_the_pooler(shared: Any) -> None:
     async with pooled(shared) as (url, _), handed("psycopg_pool", url) as store:
         for name in FEW[1:3]:
             await CASES[name](lambda: store)
+
+
+async def test_nobody_listens_through_a_pooler_even_if_told_to(shared: Any) -> None:
+    """A LISTEN left in a pooled session would ring for whoever gets it next."""
+    async with pooled(shared) as (url, straight):
+        pool, name = int(url.split(":")[2].partition("/")[0]), straight.rpartition("/")[2]
+        for notify in ("direct", url):
+            way = f"{url}?poll_s=0.02&notify={notify}"
+            async with atoll.urls.store(way) as store, atoll.urls.store(straight) as other:
+                news = store.observe("n/")
+                await anext(news)
+                waiting = asyncio.ensure_future(anext(news))
+                await asyncio.sleep(0.1)
+                await other.transact(put("n/k", b""))
+                async with asyncio.timeout(20):
+                    assert (await waiting).changed[0].key == "n/k"
+                await news.aclose()  # type: ignore[attr-defined]
+        assert await postgresql.ask(pool, "SELECT pg_listening_channels()", name) == []

@@ -79,6 +79,11 @@ async def greet(wire: Wire) -> Facts:
     return Facts(*row)
 
 
+def is_direct(wire: PsycopgWire, facts: Facts) -> bool:
+    """Whether no pooler stands between: one greets with a process number of its own making."""
+    return facts.pid == wire.connection.info.backend_pid
+
+
 class Way:
     """How a primary is reached: the URL's servers, or a conninfo as libpq reads it."""
 
@@ -141,7 +146,7 @@ class Way:
                 f"{where} is on timeline {facts.timeline} and was replaced by a primary on timeline "
                 f"{self._met.timelines[facts.system]}. Stop it: who writes there writes into the void."
             )
-        direct = facts.pid == connection.info.backend_pid
+        direct = is_direct(wire, facts)
         self._met.note(facts, direct=direct)
         if direct and facts.isolation != "read committed":  # the session is ours alone
             await wire.script(_READ_COMMITTED)

@@ -12,12 +12,12 @@ from typing import Any
 
 from atoll.engines.postgresql import ddl, reading
 from atoll.engines.postgresql.bell import Bell
-from atoll.engines.postgresql.connecting import Met, Way, greet
+from atoll.engines.postgresql.connecting import Met, Way, greet, is_direct
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.engines.postgresql.pool import OwnConnections, Pool
 from atoll.engines.postgresql.wires import PsycopgWire, Take, Wire
 from atoll.engines.postgresql.writer import Writer
-from atoll.errors import NotApplied, ReadOnly
+from atoll.errors import ConfigurationError, NotApplied, ReadOnly
 from atoll.ports.address import Address
 
 _FORMAT = "SELECT to_regclass('atoll.format') IS NOT NULL AND to_regclass('atoll.counter') IS NOT NULL"
@@ -105,7 +105,14 @@ class Plan:
         way = Way(self.address or Address(scheme="postgresql"), self.options, met, past=past)
 
         async def listen() -> PsycopgWire:
-            return (await way.connect())[0]
+            wire, facts = await way.connect()
+            if not is_direct(wire, facts):  # whoever gets that session next would hear our bell
+                await wire.connection.close()
+                raise ConfigurationError(
+                    f"found a pooler on the way that notify={self.options.notify.partition(':')[0]} names; "
+                    "expected a straight line to the server."
+                )
+            return wire
 
         return listen
 

@@ -6,9 +6,9 @@ is written at the edge (`..._ends`), so the answers find their way back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from atoll.engines.postgresql import answers, functions
 from atoll.engines.postgresql.options import StoreOptions
@@ -18,6 +18,7 @@ from atoll.ports import refusal
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import Compare, Field, Guard, Operation, Put
 
+T = TypeVar("T")
 _TYPES = (
     "int text float8 bigint float8 text[] bytea[] bigint[] bigint[] int[] bytea[] int[] bigint[] bytea[] "
     "int[] bytea[] bytea[] text[]"
@@ -99,20 +100,26 @@ def values(calls: Sequence[Asked], wait_s: float, terms: Terms) -> list[Any]:
         options.dedupe_window_s,
         options.history_max,
         options.history_s_max,
-        [one.request_id for one in calls],
-        [guard.owner_key.encode() if guard else None for guard in guards],
-        [_number(guard.token.epoch) if guard else None for guard in guards],
-        [_number(guard.token.revision) if guard else None for guard in guards],
+        _array(one.request_id for one in calls),
+        _array(guard.owner_key.encode() if guard else None for guard in guards),
+        _array(_number(guard.token.epoch) if guard else None for guard in guards),
+        _array(_number(guard.token.revision) if guard else None for guard in guards),
         compare_ends,
-        [compare.key.encode() for compare in compares],
-        [_FIELDS[compare.field] for compare in compares],
-        [_number(compare.expected) if isinstance(compare.expected, int) else None for compare in compares],
-        [compare.expected if isinstance(compare.expected, bytes) else None for compare in compares],
+        _array(compare.key.encode() for compare in compares),
+        _array(_FIELDS[compare.field] for compare in compares),
+        _array(_number(one.expected) if isinstance(one.expected, int) else None for one in compares),
+        _array(one.expected if isinstance(one.expected, bytes) else None for one in compares),
         operation_ends,
-        [key for key, _, _ in operations],
-        [value for _, value, _ in operations],
-        [lease for _, _, lease in operations],
+        _array(key for key, _, _ in operations),
+        _array(value for _, value, _ in operations),
+        _array(lease for _, _, lease in operations),
     ]
+
+
+def _array(items: Iterable[T | None]) -> list[T | None] | None:
+    """The items; NULL in place of an array of nothing, which says the same and costs nothing to write."""
+    found = list(items)
+    return found if any(item is not None for item in found) else None
 
 
 def _number(number: int) -> int:
