@@ -265,6 +265,33 @@ async def test_a_leader_that_does_not_know_whether_it_handed_over_believes_that_
     await stage.end()
 
 
+@simulated(seeds=5)
+async def test_a_lease_that_ends_during_a_hand_over_ends_the_term_and_not_the_caller(world: World) -> None:
+    served = 0
+
+    async def serve(term: Term) -> str:
+        nonlocal served
+        served += 1
+        if served == 1:
+            async with asyncio.timeout(60):
+                while (await Election(world.store(), "x").leader()).waiting == 0:  # type: ignore[union-attr]
+                    await asyncio.sleep(0.1)
+            world.process("a").cut()
+            asyncio.get_running_loop().call_later(60, world.process("a").heal)
+            await term.hand_over("b")
+        return "led again"
+
+    async def other(term: Term) -> None:
+        await asyncio.sleep(5)
+
+    a = world.process("a").run(Election(world.store(), "x", ttl_s=10, owner="a").lead(serve))
+    await asyncio.sleep(1)
+    b = world.process("b").run(Election(world.store(), "x", ttl_s=10, owner="b").lead(other))
+    async with asyncio.timeout(300):
+        await b
+        assert await a == "led again"
+
+
 def test_without_an_event_loop_a_leading_function_resigns_from_its_thread() -> None:
     state = sync_store("memory://")
 

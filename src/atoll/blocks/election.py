@@ -111,8 +111,9 @@ class Term(Exclusive):
         except NotApplied:
             raise  # nothing has changed: it still leads
         except BaseException:
-            self._closed = True  # it may have happened: nobody is to believe in this term any more
-            await self._give_up()
+            if self._reason is None:  # it may have happened: nobody is to believe in this term any more
+                self._closed = True
+                await self._give_up()
             raise
         self._closed = True
         await self._give_up()
