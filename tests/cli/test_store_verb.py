@@ -131,6 +131,37 @@ def test_a_move_killed_in_the_middle_is_asked_again(folder: Path, capsys: Said) 
     assert contents(folder / "b.db") == contents(folder / "a.db")
 
 
+KILLS = [
+    "a:fault_kill=after-freeze:1",
+    "b:fault_kill=before-transact~k/",
+    "b:fault_kill=after-transact~k/",
+    "b:fault_kill=before-bump",
+    "b:fault_kill=after-bump",
+    "b:fault_kill=before-transact~atoll/moved",
+    "b:fault_kill=after-transact~atoll/moved",
+    "a:fault_kill=before-freeze:2",
+]
+
+
+@pytest.mark.parametrize("where", KILLS)
+def test_a_move_killed_anywhere_goes_on_and_nothing_is_lost(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATOLL_FAULTS", "1")
+    side, _, point = where.partition(":")
+    urls = [f"faulty+sqlite:///{one}.db?{point}" if one == side else f"sqlite:///{one}.db" for one in "ab"]
+    with store(f"sqlite:///{folder}/a.db") as old, Lock(old, "x") as held:
+        before = held.token
+    child = subprocess.run([sys.executable, "-m", "atoll", "store", "move", *urls], capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    with store(f"sqlite:///{folder}/a.db") as old, pytest.raises(ReadOnly, match="moved to"):
+        old.transact(put("k", b"late"))
+    assert main(["store", "move", "sqlite:///a.db", "sqlite:///b.db"]) == 0
+    assert contents(folder / "b.db") == contents(folder / "a.db")
+    with store(f"sqlite:///{folder}/b.db") as new, Lock(new, "x") as held:
+        assert held.token > before and held.token.epoch > before.epoch
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_move_that_is_stopped_gives_the_old_store_back(folder: Path, number: signal.Signals) -> None:
     with store(f"sqlite:///{folder}/a.db") as old, Lock(old, "x", owner="somebody"):

@@ -113,7 +113,7 @@ class Removal:
         self._word_at = 0.0
         self._first: set[tuple[str, int]] = set()
         self._strangers = False
-        self._turned = False
+        self._turned = self._resumed = False
 
     async def move(self) -> Moved:
         """See `atoll store move`. Until the mark is written every failure leaves the source in use."""
@@ -125,11 +125,12 @@ class Removal:
             return Moved(done=True, move=move, epoch=await self._target.epoch())
         await self._prepare(new, claims)
         try:
-            await self._send_the_word(move)
-            held = await self._wait(move, self._wait_s)
-            if held and not self._interrupt and not self._strangers:
-                return Moved(done=False, move=move, held=tuple(held))
-            await old.freeze(note(self._target.url, move, done=False))
+            if not self._resumed:
+                await self._send_the_word(move)
+                held = await self._wait(move, self._wait_s)
+                if held and not self._interrupt and not self._strangers:
+                    return Moved(done=False, move=move, held=tuple(held))
+                await old.freeze(note(self._target.url, move, done=False))
             held = await self._wait(move, min(GRACE_S, self._wait_s))
             if held and not self._interrupt:
                 await old.freeze(None)
@@ -221,6 +222,7 @@ class Removal:
             await old.freeze(note(self._target.url, move, done=True))
         else:
             self._say("going on with the move that was broken off")
+            self._resumed = True
         return move, done
 
     async def _prepare(self, new: Moving, claims: StoreClaims) -> None:

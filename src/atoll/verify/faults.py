@@ -50,7 +50,8 @@ ACTIONS = ("kill", "reply_lost", "request_lost", "not_sent", "half_open", "dupli
 _TIMED = ("kill", "delay")
 
 VERBS: dict[str, str] = {
-    "store": "open epoch get range put_if delete_if transact observe changes now grant keep_alive revoke",
+    "store": "open epoch get range put_if delete_if transact observe changes now grant keep_alive revoke "
+    "remaining bump freeze frozen examine",
     "broker": "open put take acknowledge give_back bury extend depths dead revive",
     "tier": "open get_many fill invalidate_many increment",
     "database": "open transaction commit begin prepare abort finish-commit finish-abort in_doubt joined-put "
