@@ -27,6 +27,7 @@ async def test_nothing_acknowledged_is_lost_in_a_power_cut() -> None:
 
 
 @pytest.mark.skipif(bool(mount.missing()), reason=mount.missing() or "-")
+@pytest.mark.long
 async def test_with_fsync_off_a_power_cut_is_caught() -> None:
     [line] = await played("power", 3, "postgresql?fsync=false")
     assert line.verdict != "held", line.figures

@@ -26,10 +26,6 @@ from atoll.verify.scenario import Claim, Hardship, Line, Scenario, Workload
 from atoll.verify.worker import Part, play
 
 TTL_S = 0.6
-START_S = 1.0
-"""What processes need before their first call, on top of the seconds asked for."""
-START_HURT_S = 2.5
-"""The same where servers work on the same machine."""
 LOSS = 0.02
 SWEEP_S = 20.0
 
@@ -92,7 +88,8 @@ async def perform(piece: Piece, progress: troupe.Progress) -> Performed:
     async with tidy(handle, workload.port, prefix):
         claims = await handle.open()
         part = _part(piece, prefix, claims)
-        scenario = Scenario(workload, hardships, piece.seconds, piece.seed)
+        rounds = 1 if piece.alone else 0
+        scenario = Scenario(workload, hardships, piece.seconds, piece.seed, rounds=rounds)
         try:
             if piece.local:
                 history = await _here(part, scenario, handle, progress)
@@ -132,10 +129,6 @@ def _provable(piece: Piece, hardships: tuple[Hardship, ...]) -> tuple[Hardship, 
     return tuple(h for h in hardships if not (piece.local and h is Hardship.PROCESSES))
 
 
-def _start_s(piece: Piece) -> float:
-    return 0.0 if piece.local else START_HURT_S if piece.weather else START_S
-
-
 def _part(piece: Piece, prefix: str, claims: Any) -> Part:
     return Part(
         url=piece.url,
@@ -143,7 +136,7 @@ def _part(piece: Piece, prefix: str, claims: Any) -> Part:
         process="a",
         prefix=prefix,
         seed=piece.seed,
-        until=clock.lease_now() + piece.seconds + _start_s(piece),
+        until=clock.lease_now() + piece.seconds,
         ttl_s=max(TTL_S, getattr(claims, "ttl_min_s", 0.0)),
         clients=3,
         path="",

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from atoll import clock
+from atoll.verify.curtain import Curtain
 from atoll.verify.history import History
 from atoll.verify.judgement import Answer, Judgement
 from atoll.verify.tray import Budget
@@ -76,11 +77,13 @@ class Worker:
     fragile: bool = False
     """Whether this process is one that will be stopped or killed."""
     budget: Budget | None = None
+    curtain: Curtain | None = None
 
     def working(self) -> bool:
         """Whether there is time and room for one more call."""
         spent = self.budget is not None and self.budget.spent
-        return clock.lease_now() < self.until and not self.book.full and not spent
+        over = clock.lease_now() >= self.until or (self.curtain is not None and self.curtain.down)
+        return not over and not self.book.full and not spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Scenario:
     seconds: float
     seed: int
     clients: int = 4
+    rounds: int = 0
+    """How often each accident happens at least, whatever the time."""
 
 
 @dataclass(slots=True)

@@ -18,12 +18,15 @@ from pathlib import Path
 from atoll import clock
 from atoll.errors import AtollError
 from atoll.verify.accidents import Accident, Fate
+from atoll.verify.curtain import Curtain
 from atoll.verify.history import History, load
 from atoll.verify.scenario import Hardship, Scenario
 from atoll.verify.worker import REFUSED, Part
 
 GRACE_S = 30.0
-LAST_LOOK_S = 15.0
+LAST_LOOK_S = 20.0
+PATIENCE_S = 120.0
+"""How much longer than asked for a piece may take at most, on a busy machine."""
 START_S = 0.8
 Progress = Callable[[str], None]
 
@@ -49,6 +52,8 @@ class Troupe:
     running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     scripts: dict[str, Path] = field(default_factory=dict)
     lives: int = 0
+    ends: float = 0.0
+    """When the piece ends, by the lease clock; it lasts from when all have begun."""
 
     async def play(self, progress: Progress) -> History:
         """The whole piece: start, accidents, end, and a last look. Answers the history of all."""
@@ -56,13 +61,26 @@ class Troupe:
         steady, fragile = self._cast()
         try:
             names = (*steady, *fragile)
+            curtain = Curtain(self.folder / "curtain")
+            self.part = replace(
+                self.part,
+                curtain=str(curtain.path),
+                until=clock.lease_now() + self.scenario.seconds + PATIENCE_S,
+            )
             await asyncio.gather(*(self._start(name) for name in names))
             await asyncio.gather(*(self._first_line(name) for name in names))
+            self.ends = clock.lease_now() + self.scenario.seconds
             await self._accidents(fragile, dice, progress)
+            curtain.fall()
             await self._ended()
             if self.scenario.workload.finish is not None:
                 self.part = replace(
-                    self.part, finishing=True, loss=0.0, clients=1, until=clock.lease_now() + LAST_LOOK_S
+                    self.part,
+                    finishing=True,
+                    loss=0.0,
+                    clients=1,
+                    until=clock.lease_now() + LAST_LOOK_S,
+                    curtain="",
                 )
                 await self._start("last")
                 await self._ended()
@@ -108,17 +126,26 @@ class Troupe:
         """One after the other, each once in a round, each round in another order."""
         fates: list[Fate] = [partial(self._befalls, name) for name in fragile]
         round_: list[Fate] = []
-        while (fates or self.weather) and self.part.until - clock.lease_now() > START_S:
-            await asyncio.sleep(dice.uniform(0.1, 0.3))
+        rounds = 0
+        while fates or self.weather:
             if not round_:
+                if self._late() and rounds >= self.scenario.rounds:
+                    break
+                rounds += 1
                 round_ = [*fates, *self.weather]
                 if self.weather:
                     dice.shuffle(round_)
+            elif self._late() and rounds > self.scenario.rounds:
+                break
+            await asyncio.sleep(dice.uniform(0.1, 0.3))
             self.accidents += await round_.pop(0)(dice, self.part.ttl_s)
             progress(f"{len(self.accidents)} accidents")
-        while clock.lease_now() < self.part.until:
+        while clock.lease_now() < self.ends:
             progress(f"{len(self.accidents)} accidents")
-            await asyncio.sleep(min(0.5, max(0.0, self.part.until - clock.lease_now())))
+            await asyncio.sleep(min(0.5, max(0.0, self.ends - clock.lease_now())))
+
+    def _late(self) -> bool:
+        return self.ends - clock.lease_now() <= START_S
 
     async def _befalls(self, name: str, dice: random.Random, ttl_s: float) -> list[Accident]:
         """What happens to a fragile process: a kill or a pause, once it has begun."""
@@ -135,13 +162,13 @@ class Troupe:
             self.accidents.append(Accident(Hardship.KILL, f"{name}{self._life(name)}", clock.lease_now()))
             process.kill()
             await process.wait()
-        if self.part.until - clock.lease_now() > START_S:
+        if self.ends - clock.lease_now() > START_S:
             await self._start(name)
 
     async def _pause(self, name: str) -> None:
         process, seconds = self.running[name], self.part.ttl_s * 1.4
         for _ in range(500):
-            if process.returncode is not None or clock.lease_now() > self.part.until:
+            if process.returncode is not None or clock.lease_now() > self.ends:
                 return
             if self.scenario.workload.name not in ("lock", "election") or _holding(self.scripts[name]):
                 break
@@ -172,8 +199,17 @@ class Troupe:
             if process.returncode == REFUSED:
                 raise PlaceRefused("".join(last))
             if process.returncode not in (0, -signal.SIGKILL):
-                raise WorkerFailed(f"worker {name} ended with {process.returncode}: {''.join(last)}")
+                text = said.decode(errors="replace")
+                raise WorkerFailed(
+                    f"worker {name} ended with {process.returncode}: {''.join(last)} {_place(text)}"
+                )
             del self.running[name]
+
+
+def _place(traceback: str) -> str:
+    """Where in our own code it was: the last of its lines in a traceback."""
+    lines = [line.strip() for line in traceback.splitlines() if 'File "' in line and "atoll" in line]
+    return f"({lines[-1]})" if lines else ""
 
 
 def _begun(path: Path) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from atoll import clock, urls
 from atoll.errors import ConfigurationError, NotApplied, OutcomeUnknown
 from atoll.verify import leash
+from atoll.verify.curtain import Curtain
 from atoll.verify.faults import FaultDoor, Point, through
 from atoll.verify.history import History
 from atoll.verify.recorder import RecordingBroker, RecordingStore
@@ -50,6 +51,9 @@ class Part:
     """What it is bound by on somebody else's server: a lease, a rate, a size."""
 
     within: tuple[str, ...] = ()
+    """What stands before its command."""
+    curtain: str = ""
+    """The file whose being there ends the piece; without, `until` does."""
 
     def command(self) -> list[str]:
         """How to start it."""
@@ -96,6 +100,7 @@ def _client(part: Part, book: History, handle: Any, number: int, budget: Budget)
     return Worker(
         handle=tray(recording(handle, book, process), part.guest, budget),
         budget=budget,
+        curtain=Curtain(Path(part.curtain)) if part.curtain else None,
         book=book,
         process=process,
         prefix=part.prefix,

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from atoll import clock
 from atoll.errors import Interrupted, NotApplied, OutcomeUnknown
 from atoll.ports.store import Guard
 from atoll.verify import lock_history
 from atoll.verify.history import Holding, Type
 from atoll.verify.scenario import Claim, Hardship, Worker, Workload
 from atoll.verify.workloads.lock import guarded
+
+TURN_S = 2.0
+"""How long one campaign lasts at most, so that a client looks up now and then."""
 
 
 async def campaign(worker: Worker) -> None:
@@ -42,7 +44,7 @@ async def campaign(worker: Worker) -> None:
         mine: list[tuple[Guard, Holding]] = []
         error = ""
         try:
-            async with asyncio.timeout(max(0.05, worker.until - clock.lease_now())):
+            async with asyncio.timeout(TURN_S):
                 await election.lead(lead)
         except (NotApplied, OutcomeUnknown, Interrupted, TimeoutError) as failure:
             error = type(failure).__name__
