@@ -41,6 +41,13 @@ def test_what_was_not_run_says_so() -> None:
     assert "- `b`, two: not promised (3 lost of 10)" in text
 
 
+def test_an_engine_with_few_claims_tried_is_told_of_in_a_list() -> None:
+    many = run("a", one="held", two="held", three="held", four="held")
+    text = table.markdown([many, run("a?x=1", one="not promised")])
+    assert "| guarantee | `a` |" in text
+    assert "- `a?x=1`, one: not promised (3 lost of 10)" in text
+
+
 def test_of_two_runs_the_worse_counts_and_the_faults_are_added() -> None:
     text = table.markdown([run("a", one="held"), run("a", one="broken")])
     assert "| one | broken, 2 faults |" in text
@@ -69,7 +76,7 @@ def test_the_page_shows_the_recorded_results_and_nothing_else() -> None:
 
 
 def test_a_page_that_says_more_than_the_results_is_caught() -> None:
-    page = PAGE.read_text().replace("not promised", "held", 1)
+    page = PAGE.read_text().replace("| not promised", "| held", 1)
     assert table.within(page, table.markdown(table.read([RESULTS]))) != page
 
 
@@ -77,7 +84,6 @@ def test_every_recorded_run_names_its_seed_and_what_bit() -> None:
     for recorded in table.read([RESULTS]):
         assert recorded["seed"] > 0
         assert recorded["when"] > "2026"
-        held = [claim for claim in recorded["claims"] if claim["verdict"] == "held"]
-        for claim in held:
-            if claim["workload"] not in ("lock", "election"):  # the line about tokens shares its faults
-                assert any((claim.get("faults") or {}).values()), claim
+        for claim in recorded["claims"]:
+            if claim["verdict"] == "held" and recorded["engine"] != "memory":  # which lives in one process
+                assert sum((claim.get("faults") or {}).values()) > 1, claim

@@ -53,6 +53,7 @@ def lines(
         Answer.NO if rising else (Answer.YES if answer is Answer.NO else answer),
         f"{counts['acquisitions']:,} {'terms' if workload.name == 'election' else 'acquisitions'}",
         _part(judgement, rising),
+        list(found),
     )
     if answer is Answer.NO and not stale:
         line.answer = Answer.YES

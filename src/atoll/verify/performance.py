@@ -122,7 +122,7 @@ def new_prefix(seed: int, name: str) -> str:
 
 def _short(refusal: Exception) -> str:
     """The reason, without the chain of wrappers before it."""
-    return str(refusal).rpartition(">>")[2].strip()[:160]
+    return str(refusal).rpartition(">>")[2].strip().partition(". ")[0][:200]
 
 
 def _provable(piece: Piece, hardships: tuple[Hardship, ...]) -> tuple[Hardship, ...]:

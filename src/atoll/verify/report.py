@@ -18,6 +18,7 @@ from atoll.ports.examining import Finding, Weight
 from atoll.ports.store import Put
 from atoll.verify.history import Call, Transaction
 from atoll.verify.judgement import Answer, Violation
+from atoll.verify.lines import TERMS, TOKENS
 from atoll.verify.report_style import STYLE
 from atoll.verify.run import Report, Wish
 from atoll.verify.scenario import Line
@@ -39,6 +40,8 @@ def masked(wish: Wish) -> str:
 
 
 def _bites(line: Line) -> str:
+    if line.claim in (TOKENS, TERMS):  # of the same history as the line above, and said there
+        return ""
     return ", ".join(f"{bite.times:,} {bite.seen_by}" for bite in line.bites if bite.times)
 
 
