@@ -151,6 +151,23 @@ async def test_an_answer_lost_leaves_a_write_unknown_and_its_id_asks_again_witho
             assert told == [value for n in range(5) for value in (b"0", b"%d" % n)] + [b"end"]
 
 
+async def test_a_grant_whose_answer_is_lost_grants_once() -> None:
+    async with server("etcd") as cluster, proxied(cluster) as proxy:
+        async with atoll.urls.store(f"etcd://{proxy.address}") as store:
+            assert store.leasing
+            proxy.be(Mood.SWALLOW)
+            granting = asyncio.create_task(store.leasing.grant(77))
+            async with asyncio.timeout(10):
+                while proxy.counts.answers_swallowed == 0:
+                    await asyncio.sleep(0.001)
+            proxy.be(Mood.FAITHFUL)
+            granted = await granting
+            assert granted.ttl_s == 77
+            leases = await cluster.facts["ask"](0, "/v3/lease/leases")
+            left = [await store.leasing.remaining(f"{int(one['ID']):016x}") for one in leases["leases"]]
+            assert sum(seconds is not None and seconds > 70 for seconds in left) == 1
+
+
 async def test_a_slow_line_slows_and_does_not_break() -> None:
     async with server("etcd") as cluster, proxied(cluster) as proxy:
         proxy.be(Mood.FAITHFUL, delay_s=0.1)

@@ -70,34 +70,46 @@ class Crowd:
             ] or judgement.note
 
 
-async def run(
-    url: str, seconds: float, fault: Callable[[], Awaitable[float]], wrap: Wrap = lambda s: s
-) -> Any:
-    """Workers at work for `seconds`, `fault` in between; answers the crowd and what `fault` answered."""
-    crowd = Crowd()
-    until = clock.lease_now() + seconds
+class Over:
+    """Says when everybody may stop."""
+
+    spent = False
+
+
+async def run(url: str, fault: Callable[[], Awaitable[float]], wrap: Wrap = lambda s: s) -> Any:
+    """Workers at work until `fault` is over and they are well again; the crowd and when it was."""
+    crowd, over = Crowd(), Over()
     made: list[Any] = []
 
     def worker(book: History, name: str, prefix: str) -> Worker:
         store = atoll.urls.store(quick(url))
         made.append(store)
-        handle = RecordingStore(wrap(store), book, name)
         return Worker(
-            handle=handle,
+            handle=RecordingStore(wrap(store), book, name),
             book=book,
             process=name,
             prefix=prefix,
             dice=random.Random(name),
-            until=until,
+            until=clock.lease_now() + 60,
             ttl_s=2.0,
+            budget=over,  # type: ignore[arg-type]
         )
 
     crowds = [worker(crowd.keys, f"w{n}", "crowd/") for n in range(3)]
     contenders = [worker(crowd.locks, f"c{n}", "crowd-lock/") for n in range(2)]
+
+    async def director() -> float:
+        moment = await fault()
+        until = clock.loop_now() + 30
+        while not (crowd.after(moment) > 10 and crowd.locked_after(moment)) and clock.loop_now() < until:
+            await asyncio.sleep(0.05)
+        over.spent = True
+        return moment
+
     listening = [asyncio.create_task(keys.listen(crowds[0])), asyncio.create_task(keys.follow(crowds[1]))]
     try:
         work = [keys.loop(w, STEPS) for w in crowds] + [lock(c) for c in contenders]
-        *_, moment = await asyncio.gather(*work, fault())
+        *_, moment = await asyncio.gather(*work, director())
         for one in crowds:
             await _last_word(one)
         await asyncio.wait(listening, timeout=10)

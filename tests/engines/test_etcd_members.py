@@ -39,7 +39,7 @@ async def test_the_leader_is_killed_and_nothing_acknowledged_is_lost() -> None:
             await cluster.members[first].restart()
             return moment
 
-        crowd, moment, claims = await run(cluster.url, 4.5, fault)
+        crowd, moment, claims = await run(cluster.url, fault)
         assert crowd.after(moment) > 10 and crowd.locked_after(moment) > 0, "nobody found the new leader"
         crowd.holds(claims)
 
@@ -57,7 +57,7 @@ async def test_the_leader_is_stopped_and_wakes_up_into_another_term() -> None:
             cluster.members[first].resume()
             return moment
 
-        crowd, moment, claims = await run(cluster.url, 5, fault)
+        crowd, moment, claims = await run(cluster.url, fault)
         assert crowd.after(moment) > 10 and crowd.locked_after(moment) > 0, "nobody found the new leader"
         assert crowd.longest(crowd.keys) < 3, "a call outlived its ceiling of 1.5 s"
         crowd.holds(claims)
@@ -78,7 +78,7 @@ async def test_the_leader_is_cut_off_from_the_others_and_clients_leave_it() -> N
                 porters.heal()
                 return moment
 
-            crowd, moment, claims = await run(cluster.url, 5, fault)
+            crowd, moment, claims = await run(cluster.url, fault)
             assert sum(proxy.counts.dropped_to_server for proxy in porters.proxies) > 0, "nothing was cut"
             assert crowd.after(moment) > 10 and crowd.locked_after(moment) > 0, "nobody left the one cut off"
             assert crowd.longest(crowd.keys) < 3, "a call outlived its ceiling of 1.5 s"

@@ -10,7 +10,7 @@ import pytest
 
 import atoll.urls
 from atoll.engines.etcd import watch
-from atoll.errors import Compacted, OutcomeUnknown, WatchLost
+from atoll.errors import Compacted, EpochChanged, OutcomeUnknown, WatchLost
 from atoll.ports.store import Bookmark, delete, put
 from atoll.verify import revisions
 from atoll.verify.history import History
@@ -220,13 +220,14 @@ async def test_a_watch_leaves_a_stopped_member_for_another_one() -> None:
             at = await store.attached()  # type: ignore[attr-defined]
             asked = cluster.addresses[::2].index(at.client.current.address)
             cluster.members[asked].pause()
-            async with atoll.urls.store(quick(cluster.url)) as other:
-                last = None
-                while last is None:
-                    try:
-                        last = await other.transact(put("k", b"news"))
-                    except (OutcomeUnknown, atoll.NotSent):
-                        continue
+            other = atoll.urls.store(quick(cluster.url))
+            last = None
+            while last is None:
+                try:
+                    last = await other.transact(put("k", b"news"))
+                except (OutcomeUnknown, atoll.NotSent):
+                    continue
+            await other.close()
             async with asyncio.timeout(15):
                 while (await anext(items)).revision < last.revision:
                     pass
@@ -258,3 +259,25 @@ async def test_closing_ends_a_watch() -> None:
         with pytest.raises(WatchLost):
             async with asyncio.timeout(5):
                 await waiting
+
+
+async def test_another_cluster_behind_the_address_is_shown_whole_and_no_change_is_told_from_it() -> None:
+    async with server("etcd") as one, server("etcd") as two, proxied(one) as proxy:
+        async with atoll.urls.store(two.url) as other:
+            await other.transact(put("theirs", b"1"))
+        async with atoll.urls.store(f"etcd://{proxy.address}?liveness_s=4") as store:
+            await store.transact(put("ours", b"1"))
+            assert store.history
+            items, changes = store.observe(""), store.history.changes("", await store.history.now())
+            assert [entry.key for entry in (await anext(items)).changed] == ["ours"]
+            reading = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0.1)
+            host, _, port = two.addresses[0].partition(":")
+            proxy.host, proxy.port = host, int(port)
+            proxy.be(Mood.CUT)
+            proxy.be(Mood.FAITHFUL)
+            async with asyncio.timeout(15):
+                item = await anext(items)
+                assert item.reset and [entry.key for entry in item.changed] == ["theirs"]
+                with pytest.raises(EpochChanged):
+                    await reading

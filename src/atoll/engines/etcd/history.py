@@ -36,6 +36,7 @@ async def observed(store: EtcdStore, prefix: str) -> AsyncIterator[Observation]:
         except AnotherCluster:
             continue
         low, high = store.keys.span(prefix)
+        doubt = at.doubt
         subscriber = at.watcher.subscribe(low, high, revision)
         try:
             yield Observation(True, entries, (), revision)
@@ -43,8 +44,8 @@ async def observed(store: EtcdStore, prefix: str) -> AsyncIterator[Observation]:
                 for number, events in await _next(store, at, subscriber, prefix, life):
                     changed, removed = told(events, store.keys)
                     yield Observation(False, changed, removed, number)
-                if at.client.closed:
-                    break
+                if at.client.closed or at.doubt != doubt:
+                    break  # it may have gone back in time: the whole state anew
         except Gap:
             await _reattach(store, at)
         finally:
@@ -141,6 +142,8 @@ class EtcdHistory:
         try:
             while True:
                 news = await _next(store, at, subscriber, prefix, life)
+                if at.client.closed or at.doubt is not None:
+                    raise Gap(at.doubt or "another cluster has taken its place")
                 if at.card.epoch != after.epoch:
                     raise _another_epoch(after, Bookmark(at.card.epoch, at.card.revision))
                 for number, events in news:
@@ -155,7 +158,7 @@ class EtcdHistory:
                     "(--auto-compaction-retention).",
                     oldest=gap.compacted + 1,
                 ) from None
-            if at.client.stranger:
+            if at.client.stranger or at.doubt is not None:
                 raise EpochChanged(
                     f"{store.url}: {gap}. Read everything again and take a new bookmark."
                 ) from None

@@ -16,7 +16,7 @@ from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.transaction import lease_id
 from atoll.engines.etcd.translation import Failure, Verdict, failure, raised
 from atoll.engines.parts.call import left_s
-from atoll.errors import LeaseOver, NotApplied
+from atoll.errors import ConfigurationError, LeaseOver
 from atoll.ports import refusal
 from atoll.ports.store import Granted
 
@@ -31,7 +31,7 @@ async def grant(at: Attachment, ttl_s: float, what: str) -> tuple[int, float]:
     data = wire.message("LeaseGrantRequest", TTL=min(math.ceil(ttl_s), 9_000_000_000), ID=number)
     try:
         answer = await at.client.read("LeaseGrant", data, what)
-    except NotApplied as error:
+    except ConfigurationError as error:
         if "lease already exists" not in str(error):
             raise
         known = await _time_to_live(at, number, what)
