@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from recipe_weather import LONG, STORMS, WEAK, Judge, emptied, keys, until
 
 import atoll
 from atoll import Election, LeaderLost, NotReady, NotSent, OutcomeUnknown, Refused, Taken, Term, put
-from atoll.ports.store import Store, Token, delete
+from atoll.ports.register import Applied
+from atoll.ports.store import Operation, Put, Store, Token, delete
 from atoll.sync import Election as SyncElection
 from atoll.sync import Term as SyncTerm
 from atoll.sync import store as sync_store
@@ -290,6 +292,38 @@ async def test_a_lease_that_ends_during_a_hand_over_ends_the_term_and_not_the_ca
     async with asyncio.timeout(300):
         await b
         assert await a == "led again"
+
+
+async def test_a_taking_that_arrives_late_is_noticed_by_who_sent_it() -> None:
+    """Given up for lost, it makes him owner while he waits for the owner to go: he must not wait on."""
+    name = "memory://taking-late?observe=coalesced&observe_late_s=0.05"
+    store, slow = atoll.store(name), atoll.store(name)
+    stage, behind = Stage(store), Stage(slow)
+    transact, held_back = slow.transact, list[tuple[tuple[Operation, ...], dict[str, Any]]]()
+
+    async def lost(*then: Operation, **options: Any) -> object:
+        taking = [o for o in then if o.key == "election/x/owner" and isinstance(o, Put)]
+        if taking and len(then) > 1 and not held_back:
+            held_back.append((then, options))
+            raise OutcomeUnknown("no answer")
+        return await transact(*then, **options)
+
+    slow.transact = lost  # type: ignore[method-assign, assignment]
+    await stage.candidate("l")
+    await behind.candidate("a")
+    await stage.candidate("b")
+    await stage.terms["l"].hand_over("b")
+    await until(lambda: "b" in stage.terms and held_back)
+    while (await Election(store, "x").leader()).waiting < 2:  # type: ignore[union-attr]
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.2)
+    owner = stage.terms["b"].owner_key
+    await store.transact(delete(owner))
+    (then, options), *_ = held_back
+    assert isinstance(await store.transact(*then, **options), Applied)
+    await until(lambda: behind.order == ["a"])
+    await stage.end()
+    await behind.end()
 
 
 def test_without_an_event_loop_a_leading_function_resigns_from_its_thread() -> None:

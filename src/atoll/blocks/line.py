@@ -28,7 +28,7 @@ import msgspec
 from atoll import clock
 from atoll.blocks.ownership import Doubt, Keys, Owner, View, Won, look, read_owner, said
 from atoll.blocks.session import Session, again, finished, join
-from atoll.blocks.watching import first_of, until
+from atoll.blocks.watching import State, first_of, until
 from atoll.errors import LeaseOver, NotApplied, OutcomeUnknown, Taken
 from atoll.ports.register import Applied, Entry, Unmet
 from atoll.ports.store import (
@@ -234,8 +234,15 @@ class Attempt:
         return answer
 
     async def _until_gone(self, key: str, due: float) -> bool:
-        """Until `key` is not there (True), or we are named next, our lease is over, or it is time to go."""
-        waits: list[Coroutine[Any, Any, object]] = [until(self.store, key, lambda s: key not in s)]
+        """Until `key` is not there (True), or we are named next, our lease is over, or it is time to go.
+
+        Or until it is ours: a taking that was given up for lost may still arrive.
+        """
+
+        def gone_or_ours(state: State) -> bool:
+            return key not in state or state[key].value == self._value
+
+        waits: list[Coroutine[Any, Any, object]] = [until(self.store, key, gone_or_ours)]
         if self._heirs:
             me, heir = self._me.nonce.encode(), self.keys.heir
             waits.append(until(self.store, heir, lambda s: heir in s and s[heir].value == me))
