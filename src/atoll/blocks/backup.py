@@ -25,7 +25,6 @@ from typing import Any
 from atoll import clock
 from atoll.blocks.moving import Contents, Copied, Say, carry, moving_of, read_all
 from atoll.errors import ConfigurationError, FormatRefused
-from atoll.ports.examining import Integrity
 from atoll.ports.register import Entry
 from atoll.ports.store import Store
 
@@ -201,7 +200,7 @@ async def check(store: Store, say: Say | None = None) -> Checked:
             faults.append(f"{entry.key[:60]!r} is larger than what the store takes by its own claims.")
         before = entry.key
     faults += await _dead_leases(store, contents)
-    if isinstance(store.examining, Integrity):
+    if store.examining is not None:
         faults += await store.examining.damage()
     return Checked(
         entries=len(contents.entries),

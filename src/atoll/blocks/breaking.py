@@ -26,7 +26,7 @@ from atoll.blocks.ownership import Keys, Owner, read_owner
 from atoll.blocks.session import again, leasing_of
 from atoll.errors import AtollError, ConfigurationError, Conflict, NotReady
 from atoll.ports.register import Applied, Entry, Unmet
-from atoll.ports.store import Granted, Operation, Shadowed, Store, absent, delete, put, unchanged
+from atoll.ports.store import Granted, Operation, Store, absent, delete, put, unchanged
 
 log = logging.getLogger("atoll.lock")
 
@@ -48,7 +48,7 @@ async def break_lock(
     checked_name(kind, name)
     if not by:
         raise ConfigurationError("found no name of who breaks the lock; expected by='ann', for the record.")
-    shadow = store.shadow if isinstance(store, Shadowed) else None
+    shadow = store.shadow
     for one in [store] if shadow is None else [shadow, store]:
         try:
             broken = await _Breaking(one, Keys.of(kind, name), kind, by, reason).done(now)

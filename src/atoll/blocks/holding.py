@@ -107,7 +107,7 @@ class Holding:
         return left_s if self._also is None else min(left_s, self._also.session.left_s)
 
     def take_also(self, also: Standing) -> None:
-        """It is held in a second store too, for as long as the first one is moving; see `Shadowed`."""
+        """It is held in a second store too, for as long as the first one is moving; see `Store.shadow`."""
         self._also = also
         also.session.enter(self, self._claim(also))
 

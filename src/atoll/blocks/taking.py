@@ -23,7 +23,7 @@ from atoll.blocks.line import Attempt
 from atoll.blocks.ownership import Keys
 from atoll.blocks.session import finished
 from atoll.errors import ConfigurationError, ReadOnly, WouldDeadlock
-from atoll.ports.store import Durable, Reach, Shadowed, Store, StoreClaims
+from atoll.ports.store import Durable, Reach, Store, StoreClaims
 
 OPERATIONS = 6
 """The largest transaction of a line: compares and operations together."""
@@ -86,7 +86,7 @@ async def hold(
     while True:
         attempt = attempt_in(store)
         won = await attempt.own(wait_s)
-        shadow = store.shadow if isinstance(store, Shadowed) else None
+        shadow = store.shadow
         holding = made(won)
         if shadow is None:
             break

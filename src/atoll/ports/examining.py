@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 
 class Weight(Enum):
@@ -41,11 +41,6 @@ class Examining(Protocol):
         """What was found, the heaviest first."""
         ...
 
-
-@runtime_checkable
-class Integrity(Protocol):
-    """Ability of an Examining: reads everything its engine keeps, and says what is damaged."""
-
     async def damage(self) -> Sequence[str]:
-        """One sentence for each fault; empty where all is well."""
+        """Reads everything the engine keeps: one sentence for each fault, empty where none was found."""
         ...

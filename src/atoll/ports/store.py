@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from atoll.ports.examining import Examining
 from atoll.ports.register import Applied, Entry, Register, Unmet
@@ -68,7 +68,7 @@ class StoreClaims:
     forgets_at_failover: bool = False
     """An acknowledged write may vanish when a server fails over; exclusive recipes refuse this."""
     remedy: str = ""
-    """What to change so that exclusion is kept here, in whole sentences; empty where it is, or nothing helps."""
+    """What to change so that exclusion is kept here; empty where it is kept, or where nothing helps."""
 
 
 class Token(NamedTuple):
@@ -270,6 +270,13 @@ class Store(Register, Protocol):
     def moving(self) -> Moving | None: ...
     @property
     def examining(self) -> Examining | None: ...
+    @property
+    def shadow(self) -> Store | None:
+        """While this store is moving, the other one: exclusive recipes take what they take there too.
+
+        After what they take here. None for a store that does not move.
+        """
+        ...
 
     async def epoch(self) -> int:
         """The store's epoch, the first half of every token; 1 for a store never restored or moved.
@@ -300,14 +307,4 @@ class Store(Register, Protocol):
         `dedupe_window_s`; successes only. A transaction without operations compares, writes
         nothing and answers the revision it was judged at.
         """
-        ...
-
-
-@runtime_checkable
-class Shadowed(Protocol):
-    """A store that is moving: exclusive recipes take what they take in its `shadow` as well, after it."""
-
-    @property
-    def shadow(self) -> Store | None:
-        """The other store; None once the move is done."""
         ...

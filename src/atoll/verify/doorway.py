@@ -113,6 +113,11 @@ class DoorwayStore:
         inner = self._inner.examining
         return None if inner is None else _DoorwayExamining(inner, self._door)
 
+    @property
+    def shadow(self) -> Store | None:
+        inner = self._inner.shadow
+        return None if inner is None else DoorwayStore(inner, self._door, far=self._far)
+
     async def open(self) -> StoreClaims:
         return await self._door.call(Call(verb="open"), self._inner.open)
 
@@ -234,6 +239,9 @@ class _DoorwayExamining:
     def __init__(self, inner: Examining, door: Doorway) -> None:
         self._inner = inner
         self._door = door
+
+    async def damage(self) -> Sequence[str]:
+        return await self._door.call(Call(verb="damage"), self._inner.damage)
 
     async def examine(self) -> Sequence[Finding]:
         return await self._door.call(Call(verb="examine"), self._inner.examine)

@@ -86,6 +86,10 @@ class Tray:
     def examining(self) -> Examining | None:
         return None
 
+    @property
+    def shadow(self) -> None:
+        return None
+
     async def open(self) -> StoreClaims:
         return await self.inner.open()
 

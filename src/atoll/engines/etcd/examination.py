@@ -48,6 +48,10 @@ class EtcdExamining:
     def __init__(self, store: EtcdStore) -> None:
         self._store = store
 
+    async def damage(self) -> Sequence[str]:
+        """etcd's own corruption alarm is among the findings."""
+        return ()
+
     async def examine(self) -> Sequence[Finding]:
         """What was found, the heaviest first."""
         at = await self._store.attached()

@@ -135,6 +135,10 @@ class EtcdStore:
         return self._examining
 
     @property
+    def shadow(self) -> None:
+        return None
+
+    @property
     def life(self) -> int:
         """Rises when the handle is closed; a watch begun before it ends."""
         return self._opening.life

@@ -39,6 +39,10 @@ class MemoryExamining:
     def __init__(self, knobs: StoreKnobs) -> None:
         self._knobs = knobs
 
+    async def damage(self) -> Sequence[str]:
+        """Memory has no files."""
+        return ()
+
     async def examine(self) -> Sequence[Finding]:
         found = [
             Finding(

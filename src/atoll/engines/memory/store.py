@@ -100,6 +100,10 @@ class MemoryStore:
         return self._examining
 
     @property
+    def shadow(self) -> None:
+        return None
+
+    @property
     def world(self) -> StoreWorld:
         """The state behind this handle, made at its first use in this process."""
         return self._place.world

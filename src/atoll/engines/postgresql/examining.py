@@ -42,6 +42,10 @@ class PostgresExamining:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
+    async def damage(self) -> Sequence[str]:
+        """Nothing beyond what a read would raise; a server's files are looked at by pg_amcheck."""
+        return ()
+
     async def examine(self) -> Sequence[Finding]:
         rows = await self._store.look("a look at the settings", _ASK, list(_NAMES))
         return judged({str(name): str(value) for name, value in rows}, self._store.met)

@@ -97,6 +97,10 @@ class RedisStore:
     def examining(self) -> Examining | None:
         return self._examining
 
+    @property
+    def shadow(self) -> None:
+        return None
+
     async def open(self) -> StoreClaims:
         """Connect, read the server's settings, check the format. Cheap when open."""
         found = await self._opened.get()

@@ -97,6 +97,10 @@ class SqliteStore:
         return self._examining
 
     @property
+    def shadow(self) -> None:
+        return None
+
+    @property
     def path(self) -> str:
         """The file, absolute."""
         return self._path

@@ -137,6 +137,10 @@ class ZookeeperStore:
     def examining(self) -> Examining | None:
         return self._examining
 
+    @property
+    def shadow(self) -> None:
+        return None
+
     async def open(self) -> StoreClaims:
         """Connect, make or check the nodes, read what the servers say of themselves. Cheap when open."""
         opened, options = await self.opened(), self.options
