@@ -12,7 +12,6 @@ import asyncio
 import os
 import random
 import shutil
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from atoll import clock
 from atoll.errors import AtollError
 from atoll.verify.accidents import Accident, Fate
+from atoll.verify.privilege import NET_ADMIN, SYS_ADMIN, lacking
 from atoll.verify.proxy import addresses, redirected
 from atoll.verify.scenario import Hardship
 from atoll.verify.staging import Stage, Start, leading, staged
@@ -39,12 +39,21 @@ def no_namespaces(start: Start) -> str:
         return f"a second address for {start.product} is not set up here"
     if start.settings:
         return "only for servers without further settings"
-    if sys.platform != "linux":
-        return f"network namespaces need Linux, this is {sys.platform}"
-    if os.geteuid() != 0:
-        return "network namespaces need root (or: unshare -Urnm)"
-    lacking = [tool for tool in ("ip", "iptables") if shutil.which(tool, path=_PATH) is None]
-    return f"no {' and no '.join(lacking)}: apt-get install iproute2 iptables" if lacking else ""
+    if why := lacking(SYS_ADMIN, NET_ADMIN):
+        return why
+    missing = [tool for tool in ("ip", "iptables") if shutil.which(tool, path=_PATH) is None]
+    return f"no {' and no '.join(missing)}: apt-get install iproute2 iptables" if missing else ""
+
+
+async def tried() -> str:
+    """Why a network and its firewall cannot be had here, found out by making one; empty where they can."""
+    try:
+        async with network() as net:
+            await net.drop(("INPUT",))
+            await net.heal()
+    except (NoNamespace, OSError) as error:
+        return str(error)
+    return ""
 
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import random
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from atoll import clock
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.power import mount
 from atoll.verify.power.mount import PowerDisk
+from atoll.verify.privilege import SYS_ADMIN, lacking
 from atoll.verify.scenario import Hardship
 from atoll.verify.staging import Stage, Start, leading, staged
 from atoll.verify.wall_clock import WallClock, compiler
@@ -80,9 +80,7 @@ async def _up_again(stage: Stage) -> None:
 
 def no_tmpfs(start: Start) -> str:
     """Why no small disk can be had here."""
-    if sys.platform != "linux":
-        return f"a small disk needs Linux, this is {sys.platform}"
-    return "" if os.geteuid() == 0 else "mounting needs root (or: unshare -Urm)"
+    return lacking(SYS_ADMIN)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from atoll.errors import AtollError
 from atoll.verify.power import protocol
 from atoll.verify.power.disk import Counts, Disk
 from atoll.verify.power.kernel import Kernel
+from atoll.verify.privilege import SYS_ADMIN, lacking
 
 NOSUID_NODEV, DETACH = 2 | 4, 2
 ANSWER_S = 30.0
@@ -35,12 +36,12 @@ class NoDisk(AtollError):
 
 def missing() -> str:
     """Why no forgetting disk can be had here; empty where it can."""
-    if sys.platform != "linux":
-        return f"the forgetting disk needs Linux, this is {sys.platform}"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "no /dev/fuse that may be opened"
-    if os.geteuid() != 0:
-        return "mounting needs root (or: unshare -Urm)"
+    if why := lacking(SYS_ADMIN):
+        return why
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/fuse cannot be opened: {error.strerror}"
     return ""
 
 
