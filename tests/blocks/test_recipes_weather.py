@@ -6,8 +6,10 @@ import asyncio
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,9 +18,11 @@ from recipe_weather import WEAK, keys
 
 import atoll
 from atoll import Lock
+from atoll.blocks import ReadWriteLock, Semaphore
 from atoll.blocks.lock import holders
 from atoll.blocks.ownership import Owner
 from atoll.blocks.watching import states
+from atoll.ports.store import Durable, Reach, StoreClaims
 from atoll.sync import DoubleBarrier as SyncDoubleBarrier
 from atoll.sync import Group as SyncGroup
 from atoll.sync import ReadWriteLock as SyncReadWriteLock
@@ -128,6 +132,54 @@ async def test_a_watcher_is_told_the_whole_state_again_after_a_break() -> None:
         while told[-1:] != [["a/2"]]:
             await asyncio.sleep(0.01)
     watching.cancel()
+
+
+EXCLUSIVE = {
+    "lock": lambda store, **options: Lock(store, "x", **options),
+    "semaphore": lambda store, **options: Semaphore(store, "x", permits=1, **options),
+    "read": lambda store, **options: ReadWriteLock(store, "x", **options).read(),
+    "write": lambda store, **options: ReadWriteLock(store, "x", **options).write(),
+}
+
+
+async def enter(block: Any) -> None:
+    async with block:
+        pass
+
+
+@pytest.mark.parametrize("kind", EXCLUSIVE)
+async def test_a_store_that_may_have_gone_back_in_time_is_refused_with_its_own_sentence(kind: str) -> None:
+    store = atoll.store("memory://")
+
+    async def uncertain() -> int:
+        raise atoll.EpochUncertain("another timeline. Run: atoll store bump URL")
+
+    store.epoch = uncertain  # type: ignore[method-assign]
+    with pytest.raises(atoll.EpochUncertain, match="atoll store bump URL"):
+        await enter(EXCLUSIVE[kind](store))
+    assert await keys(store) == []
+
+
+WEAKNESSES = {
+    "forgets a lock when its server restarts": {"durable": Durable.NONE, "reach": Reach.NETWORK},
+    "may forget a lock when its server fails over": {"forgets_at_failover": True},
+    "may answer with an old state": {"linearizable": False},
+}
+
+
+@pytest.mark.parametrize("says", WEAKNESSES)
+@pytest.mark.parametrize("kind", EXCLUSIVE)
+async def test_a_store_that_cannot_keep_exclusion_is_refused_with_its_remedy(kind: str, says: str) -> None:
+    store = atoll.store("memory://")
+    claims = replace(await store.open(), remedy="Set appendfsync always.", **WEAKNESSES[says])
+
+    async def weak() -> StoreClaims:
+        return claims
+
+    store.open = weak  # type: ignore[method-assign]
+    with pytest.raises(atoll.ConfigurationError, match=f"{says}.*Set appendfsync always, or say best_effort"):
+        await enter(EXCLUSIVE[kind](store))
+    await enter(EXCLUSIVE[kind](store, best_effort=True))
 
 
 async def test_ten_thousand_in_the_line_of_a_lock_are_seen() -> None:
