@@ -1,4 +1,4 @@
-"""Writes src/atoll/sync/handles.py and shells.py: the names without an event loop, from the async signatures.
+"""Writes the shells of src/atoll/sync: the names without an event loop, from the async signatures.
 
 python scripts/make_sync.py            writes it
 python scripts/make_sync.py --check    exit 1 if what is there is not what would be written
@@ -36,6 +36,7 @@ class Shell:
     by_hand: dict[str, str] = field(default_factory=dict)
 
 
+ABILITIES = frozenset({"leasing", "history", "moving", "examining", "shadow"})
 DATABASE = frozenset({"joined", "relaying", "participant", "schema", "begin", "read"})
 HOLDING = frozenset({"lease_ended", "close", "broken", "take_also"})
 LEAD = '''
@@ -50,7 +51,7 @@ LEAD = '''
 '''
 
 SHELLS = [
-    Shell("Store", "atoll.ports.store", skip=frozenset({"leasing", "history", "moving", "examining"})),
+    Shell("Store", "atoll.ports.store", skip=ABILITIES),
     Shell("Broker", "atoll.ports.broker", skip=frozenset({"leased", "inspecting"})),
     Shell("Database", "atoll.ports.joined", skip=DATABASE),
     Shell("Held", "atoll.blocks.lock", skip=HOLDING, here=frozenset({"fence"})),
@@ -81,10 +82,14 @@ SHELLS = [
     ),
 ]  # fmt: skip
 NAMES = {shell.name for shell in SHELLS}
+SHARED = ("semaphore", "read_write_lock")
+GATHERED = ("barrier", "latch", "counter", "membership", "config")
 FILES = {
     "handles.py": [shell for shell in SHELLS if shell.module.startswith("atoll.ports")],
-    "shells.py": [shell for shell in SHELLS if shell.module.startswith("atoll.blocks")],
+    "sharing.py": [shell for shell in SHELLS if shell.module.removeprefix("atoll.blocks.") in SHARED],
+    "gathering.py": [shell for shell in SHELLS if shell.module.removeprefix("atoll.blocks.") in GATHERED],
 }
+FILES["shells.py"] = [shell for shell in SHELLS if all(shell not in one for one in FILES.values())]
 
 HEAD = '''"""Shells: the same names without an event loop. No logic; every line hands on to the async class.
 
@@ -134,18 +139,19 @@ def source(shells: list[Shell]) -> str:
     """One whole file."""
     needed: dict[str, str] = {"Callable": "collections.abc"}
     bodies = ["".join(written(shell, needed)) for shell in shells]
-    elsewhere = sorted(NAMES - {shell.name for shell in shells})
-    used = [n for n in elsewhere if re.search(rf"\b{n}\b", "".join(bodies))]
+    text = "".join(bodies)
     lines = [
         *(f"from {home} import {name}" for name, home in sorted(needed.items())),
         *(f"from {shell.module} import {shell.name} as Async{shell.name}" for shell in shells),
-        *(
-            [f"from atoll.sync.handles import {', '.join(used)}"]
-            if used and shells is FILES["shells.py"]
-            else []
-        ),
+        *(imported(file, text) for file, others in FILES.items() if others is not shells),
     ]
     return HEAD.replace("{imports}", "\n".join(lines)) + "\n\n".join(bodies)
+
+
+def imported(file: str, text: str) -> str:
+    """What `text` uses of the shells in another file."""
+    used = sorted(shell.name for shell in FILES[file] if re.search(rf"\b{shell.name}\b", text))
+    return f"from atoll.sync.{file.removesuffix('.py')} import {', '.join(used)}" if used else ""
 
 
 def written(shell: Shell, needed: dict[str, str]) -> Iterator[str]:

@@ -23,7 +23,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GI
 class Address:
     """A parsed URL. `path` is a file path for file engines: relative after `///`, absolute after `////`.
 
-    `host` and `port` are the first server's; `others` are those named after it, as in `scheme://a:1,b:2/path`.
+    `host` and `port` are the first server's; `others` are named after it, as in `scheme://a:1,b:2/path`.
     """
 
     scheme: str

@@ -11,23 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from atoll import urls
 from atoll.clock import deadline
+from atoll.sync.gathering import Barrier, Config, Counter, DoubleBarrier, Group, Latch
 from atoll.sync.handles import Broker, Database, Store
-from atoll.sync.shells import (
-    Barrier,
-    Config,
-    Counter,
-    DoubleBarrier,
-    Election,
-    Group,
-    Held,
-    Latch,
-    Lock,
-    Outbox,
-    Queue,
-    ReadWriteLock,
-    Semaphore,
-    Term,
-)
+from atoll.sync.sharing import ReadWriteLock, Semaphore
+from atoll.sync.shells import Election, Held, Lock, Outbox, Queue, Term
 
 if TYPE_CHECKING:
     from atoll.ports.broker import Broker as AsyncBroker

@@ -53,7 +53,8 @@ class RedisStore:
     def __init__(self, client: Any = None, *, options: RedisOptions | None = None) -> None:
         if client is None:
             raise ConfigurationError(
-                'found no client; expected RedisStore(client=redis.asyncio.Redis(...)), or atoll.store("redis://...").'
+                "found no client; expected RedisStore(client=redis.asyncio.Redis(...)), or a URL: "
+                'atoll.store("redis://...").'
             )
         named = place.of_client(client)
         self._begin(named, place.describe(named), options or RedisOptions())
