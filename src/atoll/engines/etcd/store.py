@@ -47,9 +47,9 @@ from atoll.ports.store import (
 
 T = TypeVar("T")
 
-EXPIRY_LATE_MAX_S = 3.0
-"""The leader looks for ended leases twice a second. A change of leader gives every lease its whole time
-again: that is not in this number."""
+EXPIRY_LATE_MAX_S = 60.0
+"""The leader looks for ended leases twice a second. But a change of leader gives every lease its whole time
+again, and without a leader none ends: enough for leases of up to 30 s and a failover."""
 _SENTENCE_S = 0.1
 """Who connects has this much longer to say what was wrong; who waited beside them does not know."""
 _CARDS_MAX = 10
