@@ -185,7 +185,8 @@ def applied(opened: Opened, asked: Asked, known: Known, plan: Plan, results: Seq
         entry = Entry(key, operation.value, revision, created, operation.lease)
         answers.append(entry)
         life_line = plan.lives.get(opened.tree.life(key))
-        life = results[life_line].version if life_line is not None else seen.life  # type: ignore[attr-defined]
+        bumped = results[life_line] if life_line is not None else None
+        life = bumped.version if isinstance(bumped, wire.Stat) else seen.life
         if key in plan.sets:
             version = results[plan.sets[key]].version  # type: ignore[attr-defined]
             opened.slip(key, Seen(entry, version, seen.header, life))

@@ -68,7 +68,7 @@ async def start(
             *(runtime, "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *java),
             *("-cp", JAR, _MAIN, str(home / "zoo.cfg")),
         ]
-        members.append(ServerProcess(f"zookeeper-{n}", command, home, _ready(clients[n])))
+        members.append(ServerProcess(f"zookeeper-{n}", command, home, _ready(clients[n], home)))
     url = f"zookeeper://{user + '@' if user else ''}{','.join(clients)}"
 
     async def leader() -> int:
@@ -95,8 +95,10 @@ async def start(
     return cluster
 
 
-def _ready(address: str) -> Callable[[], Awaitable[object]]:
+def _ready(address: str, home: Path) -> Callable[[], Awaitable[object]]:
     async def ready() -> bool:
-        return "Mode: " in await four_letters(address, "srvr")
+        """It serves, and it is this one: another server may have taken the port a moment before."""
+        ours = str(home) in await four_letters(address, "conf")
+        return ours and "Mode: " in await four_letters(address, "srvr")
 
     return ready
