@@ -83,6 +83,11 @@ class RecordingStore:
         self.moving: Moving | None = inner.moving
         self.examining: Examining | None = inner.examining
 
+    @property
+    def shadow(self) -> Store | None:
+        """What is done there is not written down: its revisions are of another ledger."""
+        return self.inner.shadow
+
     def __repr__(self) -> str:
         return f"<recording {self.inner!r}>"
 
