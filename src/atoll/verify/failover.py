@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from atoll import clock, urls
-from atoll.errors import AtollError
+from atoll import clock
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
-from atoll.verify.staging import Stage, Start, leading, staged
+from atoll.verify.staging import Stage, Start, accept, leading, staged
 
 LAG_S = 0.4
 VOTING = ("etcd", "zookeeper", "nats", "consul")
@@ -72,26 +71,20 @@ def fail_over(stage: Stage) -> Fate:
             proxy.be(Mood.FAITHFUL)
         accident.seconds = clock.lease_now() - accident.at
         accident.proof = line.counts.dropped_to_client
+        await accept(stage)
         return [accident]
 
     return fate
 
 
 def fail_over_and_bump(stage: Stage) -> Fate:
-    """The same, and after a while an operator accepts the copy: `atoll store bump`."""
+    """The same, and after a while an operator accepts the copy in any case: `atoll store bump`."""
     happens = fail_over(stage)
 
     async def fate(dice: random.Random, ttl_s: float) -> list[Accident]:
         accidents = await happens(dice, ttl_s)
         await asyncio.sleep(ttl_s)
-        for _ in range(20):
-            try:
-                async with urls.store(stage.url) as store:
-                    if store.moving is not None:
-                        await store.moving.bump()
-                    return accidents
-            except AtollError:
-                await asyncio.sleep(0.2)
+        await accept(stage, always=True)
         return accidents
 
     return fate

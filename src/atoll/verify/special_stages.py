@@ -21,7 +21,7 @@ from atoll.verify.power import mount
 from atoll.verify.power.mount import PowerDisk
 from atoll.verify.privilege import SYS_ADMIN, lacking
 from atoll.verify.scenario import Hardship
-from atoll.verify.staging import Stage, Start, leading, staged
+from atoll.verify.staging import Stage, Start, accept, leading, staged
 from atoll.verify.wall_clock import WallClock, compiler
 
 SMALL_BYTES = 320 << 20
@@ -61,6 +61,7 @@ def cut_power(stage: Stage) -> Fate:
         accident.proof = counts.undone_bytes
         await _up_again(stage)
         accident.seconds = clock.lease_now() - accident.at
+        await accept(stage)
         return [accident]
 
     return fate

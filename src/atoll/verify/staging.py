@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from atoll import urls
-from atoll.errors import ConfigurationError
+from atoll.errors import ConfigurationError, EpochUncertain, NotApplied, OutcomeUnknown
 from atoll.verify import servers
 from atoll.verify.proxy import Proxy, addresses, redirected
 from atoll.verify.servers.cluster import Cluster
@@ -120,6 +120,38 @@ def patient(url: str) -> str:
     except ConfigurationError:
         return url
     return longer
+
+
+async def accept(stage: Stage, *, always: bool = False) -> bool:
+    """Where the store says that the server may have gone back, accept it as it is, as an operator would.
+
+    `atoll store bump`; answers whether it was needed, or done `always`.
+    """
+    for _ in range(25):
+        try:
+            async with urls.store(stage.url) as store:
+                try:
+                    await store.epoch()
+                    if not always:
+                        return False
+                except EpochUncertain:
+                    pass
+                if store.moving is not None:
+                    await store.moving.bump()
+                return True
+        except EpochUncertain:
+            return await _bumped(stage)
+        except (NotApplied, OutcomeUnknown):
+            await asyncio.sleep(0.2)
+    return False
+
+
+async def _bumped(stage: Stage) -> bool:
+    """A store that cannot even be opened before."""
+    moving = urls.store(stage.url).moving
+    if moving is not None:
+        await moving.bump()
+    return moving is not None
 
 
 async def leading(stage: Stage, within_s: float = 20.0) -> int:
