@@ -42,6 +42,8 @@ ENGINES: dict[str, dict[str, str]] = {
     "etcd": {"store": "atoll.engines.etcd:EtcdStore"},
     "etcds": {"store": "atoll.engines.etcd:EtcdStore"},
     "zookeeper": {"store": "atoll.engines.zookeeper:ZookeeperStore"},
+    "mysql": {"store": "atoll.engines.mysql:MysqlStore"},
+    "mariadb": {"store": "atoll.engines.mysql:MysqlStore"},
     "nats": {"register": "atoll.engines.nats:NatsRegister"},
     "consul": {"register": "atoll.engines.consul:ConsulRegister"},
     **{
@@ -71,7 +73,7 @@ FAULTY = "faulty+"
 _FAULTS = "atoll.verify.faults"
 _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {
-    scheme: "0.2" for scheme in ("mysql amqp amqps kafka pulsar activemq memcached mongodb raft").split()
+    scheme: "0.2" for scheme in ("amqp amqps kafka pulsar activemq memcached mongodb raft").split()
 }
 
 

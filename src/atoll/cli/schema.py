@@ -9,15 +9,26 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 from atoll import urls
 from atoll.cli import named
-from atoll.ports.joined import Database
+from atoll.ports.joined import Schema
+
+
+class Place(Protocol):
+    """A database, or a store, that keeps tables of ours on a server."""
+
+    @property
+    def schema(self) -> Schema: ...
+    async def close(self) -> None: ...
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's words."""
-    parser.add_argument("database", metavar="URL|@NAME", help="the database: postgresql://..., sqlite:///...")
+    parser.add_argument(
+        "database", metavar="URL|@NAME", help="the database: postgresql://..., sqlite:///..., mysql://..."
+    )
     parser.add_argument(
         "--print",
         action="store_true",
@@ -28,13 +39,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make what is missing, in one transaction; 0 also when nothing was."""
-    database = urls.database(named.url(options.database))
+    database = _place(named.url(options.database))
     if options.only_print:
         text = database.schema.text()
         print(json.dumps({"sql": text}) if options.json else text, end="\n" if options.json else "")
         return 0
     made = asyncio.run(_make(database))
-    where = repr(database).removeprefix("<Database ").removesuffix(">")
+    where = repr(database).removeprefix("<Database ").removeprefix("<Store ").removesuffix(">")
     if options.json:
         print(json.dumps({"database": where, "made": list(made)}))
     elif made:
@@ -44,7 +55,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _make(database: Database) -> Sequence[str]:
+def _place(url: str) -> Place:
+    """The database that `url` names; where it names only a store, the store, if that one has tables."""
+    doors = urls.ENGINES.get(urls.parse(url).scheme, {})
+    if "store" in doors and "database" not in doors:
+        store = urls.store(url)
+        if hasattr(store, "schema"):
+            return cast("Place", store)
+    return urls.database(url)
+
+
+async def _make(database: Place) -> Sequence[str]:
     try:
         return await database.schema.make()
     finally:
