@@ -106,6 +106,10 @@ class MysqlStore:
         return self._examining
 
     @property
+    def shadow(self) -> None:
+        return None
+
+    @property
     def life(self) -> int:
         """Rises when the handle is closed; a watch begun before it ends."""
         return self._desks.life
