@@ -15,7 +15,7 @@ from atoll.blocks import Counter, ReadWriteLock, Semaphore
 from atoll.ports.store import Store
 
 OPTIONS = {"redis": "?prefix=recipes", "valkey": "?prefix=recipes"}
-PRODUCTS = ["sqlite", "postgresql", "etcd", "redis", "zookeeper"]
+PRODUCTS = ["sqlite", "postgresql", "etcd", "redis", "zookeeper", "mysql"]
 KINDS = [
     "lock", "election", "semaphore", "read_write", "barrier", "double_barrier", "latch", "counter", "group",
     "config",
