@@ -31,6 +31,8 @@ class Accident:
 Fate = Callable[[random.Random, float], Awaitable[list[Accident]]]
 """Makes one accident happen and answers when it is over; given the dice and the lease's seconds."""
 
+DELAY_MIN_S = 0.03
+"""The least that a delay holds one chunk back."""
 LATE_S = 3.0
 """How long after a fault an error may still be its fault."""
 
@@ -80,6 +82,8 @@ def _felt(history: History, accident: Accident) -> bool:
     """Some call was in flight when it happened and failed or waited, or failed soon after."""
     end = accident.at + accident.seconds
     slow_s = min(0.5, max(0.02, accident.seconds / 2))
+    if accident.hardship is Hardship.DELAY:  # there and back, each held for DELAY_MIN_S at least
+        slow_s = DELAY_MIN_S * 2
     for call in history.calls:
         if call.began_at > end + LATE_S or call.ended_at < accident.at:
             continue

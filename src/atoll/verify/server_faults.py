@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll import clock
-from atoll.verify.accidents import Accident, Fate
+from atoll.verify.accidents import DELAY_MIN_S, Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
 from atoll.verify.servers.process import ServerProcess, family
@@ -72,7 +72,7 @@ class Ways:
         accident = Accident(Hardship.DELAY, "the proxies", clock.lease_now())
         before = sum(proxy.counts.delayed for proxy in self.proxies)
         for proxy in self.proxies:
-            proxy.be(Mood.FAITHFUL, delay_s=dice.uniform(0.03, 0.15))
+            proxy.be(Mood.FAITHFUL, delay_s=dice.uniform(DELAY_MIN_S, 0.15))
         await asyncio.sleep(dice.uniform(0.3, 0.8))
         for proxy in self.proxies:
             proxy.be(Mood.FAITHFUL)
