@@ -138,6 +138,11 @@ class Ledger:
         if mine.id != self.receipt.id or mine[1:] > self.receipt[1:]:
             self.receipt = mine
 
+    def has_seen(self, revision: int) -> None:
+        """A transaction was told by the stream: a server that does not know it any more went back in time."""
+        if self.receipt.id and revision > self.receipt.revision:
+            self.receipt = self.receipt._replace(revision=revision)
+
     def refuse_lease(self, rest: Sequence[Any]) -> NoReturn:
         """Raise LeaseOver for the lease that the answer names."""
         raise refusal.lease_over(rest[0].decode())

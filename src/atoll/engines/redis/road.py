@@ -165,7 +165,7 @@ class Road:
             ) from error
         finally:
             self._busy.discard(connection)
-            if kept and not self.closed and self._leads(connection):
+            if kept and not self.closed and self.leads(connection):
                 self._idle.append(connection)
             else:
                 await _shut(connection)
@@ -181,7 +181,7 @@ class Road:
         try:
             while self._idle:
                 connection = self._idle.pop()
-                if self._leads(connection) and await _fresh(connection):
+                if self.leads(connection) and await _fresh(connection):
                     return connection
                 await _shut(connection)
             return await self.connect(until - clock.loop_now())
@@ -297,7 +297,8 @@ class Road:
         """Somebody else leads, or nobody is known to; connections to others are not used again."""
         self._leader = leader
 
-    def _leads(self, connection: Any) -> bool:
+    def leads(self, connection: Any) -> bool:
+        """Whether it goes to whoever is known to take writes."""
         if self.place.kind is Kind.ALONE or self._leader is None:
             return self._leader is not None
         return self._leader == (connection.host, int(connection.port))

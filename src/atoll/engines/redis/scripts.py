@@ -72,6 +72,11 @@ def packed(words: Iterable[Any]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
 
 
+def last_item(number: int) -> str:
+    """The last item that transaction `number` can have in the stream."""
+    return f"{number}-{2**64 - 1}"
+
+
 def command(*words: Any) -> bytes:
     """A whole command."""
     return b"*%d\r\n%b" % (len(words), packed(words))

@@ -13,12 +13,13 @@ from atoll.engines.parts import pages
 from atoll.engines.parts.opening import Opening
 from atoll.engines.redis import place, scripts, settings
 from atoll.engines.redis.examining import RedisExamining
-from atoll.engines.redis.feed import Pages, RedisHistory, Watchman
+from atoll.engines.redis.feed import Pages, RedisHistory
 from atoll.engines.redis.leases import RedisLeasing
 from atoll.engines.redis.ledger import Ledger
 from atoll.engines.redis.moving import RedisMoving
 from atoll.engines.redis.options import RedisOptions
 from atoll.engines.redis.settings import Settings
+from atoll.engines.redis.watchman import Watchman
 from atoll.errors import ConfigurationError
 from atoll.ports import refusal
 from atoll.ports.address import Address
