@@ -82,7 +82,7 @@ class Watch:
                         f"{self._source.url} has not answered a watch of {self._prefix!r} for "
                         f"{self._source.liveness_s:g} s: {error} Watch it again."
                     ) from error
-                await self._source.news(_NOTHING, RETRY_S)
+                await self._source.news(NOTHING, RETRY_S)
                 continue
             self._heard = clock.loop_now()
             return page
@@ -101,7 +101,8 @@ class Watch:
             )
 
 
-_NOTHING = Page(0, -1, 0, None)
+NOTHING = Page(0, -1, 0, None)
+"""Before the first look."""
 
 
 async def observe(source: Source, prefix: str) -> AsyncIterator[Observation]:

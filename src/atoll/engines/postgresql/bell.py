@@ -2,7 +2,8 @@
 
 A doorbell and a spyhole. Where a line straight to the server is there, it rings (NOTIFY); where a pooler
 stands between, somebody looks through the spyhole every `poll_s`, once for all who wait, and only while they
-do. Even by ear one looks once a second, because a bell whose wire is cut is silent too.
+do. Who rings says for which doors, so most sleep on. Even by ear one looks once a second, because a bell
+whose wire is cut is silent too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from atoll import clock
+from atoll.engines.postgresql.notices import Heard, Notice, Notices, concerns, notice
 from atoll.engines.postgresql.wires import PsycopgWire
 from atoll.errors import AtollError
 
@@ -23,64 +26,124 @@ LOOK_S = 1.0
 LINGER_S = 5.0
 """How long to listen on when nobody waits any more."""
 QUIET_S = 5.0
+SILENT_S = 0.2
+"""How long the line may be silent about a commit that this process knows of."""
 ANSWER_S = 2.0
 
 _REVISION = "SELECT c.revision FROM atoll.counter c WHERE c.one AND NOT pg_is_in_recovery()"
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """One watch asleep: it knows all of `prefix` up to `through`; None: it is woken for everything."""
+
+    through: int
+    prefix: str | None
+    woken: asyncio.Future[None]
+
+
 class Bell:
-    """`look` answers the newest revision. `listen` opens a line straight to the server, if there is one."""
+    """`look` answers the newest revision. `listen` opens a line straight to the server, if there is one, and
+    says which life of the data it leads to.
+    """
 
     def __init__(
         self,
         look: Callable[[], Awaitable[int]],
-        listen: Callable[[], Awaitable[PsycopgWire]] | None,
+        listen: Callable[[], Awaitable[tuple[PsycopgWire, str]]] | None,
         *,
         poll_s: float,
     ) -> None:
         self._look, self._listen, self._poll_s = look, listen, poll_s
-        self._newest = -1
-        self._rung = asyncio.Event()
-        self._waiting = 0
+        self._notices = Notices()
+        self._life: str | None = None
+        self._waiting: set[_Waiter] = set()
         self._minding: asyncio.Task[None] | None = None
         self._idle_since = 0.0
         self._line: PsycopgWire | None = None
         self._closed = False
+        self._missed = -1
+        self._checking: asyncio.TimerHandle | None = None
         self.heard_s: float | None = None
         """When the line last answered, by the loop clock; None while there is none."""
 
     def ring(self, revision: int) -> None:
-        """`revision` was committed."""
-        if revision > self._newest:
-            self._newest = revision
-            self._rung.set()
-            self._rung = asyncio.Event()
+        """`revision` was committed. Where a line is open its own words are waited for, they say more."""
+        if revision <= self._notices.newest:
+            return
+        if self.heard_s is None:
+            self._tell(Notice(self._notices.newest, revision, None))
+            return
+        self._missed = max(self._missed, revision)
+        if self._checking is None:
+            self._checking = asyncio.get_running_loop().call_later(SILENT_S, self._check)
 
     def went_back(self, revision: int) -> None:
         """Another server answers now, and it has no more than `revision`."""
-        self._newest = revision
+        self._notices.forget(revision)
 
-    async def wait(self, after: int, wait_s: float) -> None:
-        """Until something after `after` was committed, at most `wait_s`."""
-        if self._newest > after:
-            return
-        self._waiting += 1
+    def since(self, after: int, prefix: str, life: str | None) -> Heard:
+        """What was heard of `prefix` after revision `after`; nothing of another life of the data."""
+        if life is None or life != self._life:
+            return Heard(after, (), True)
+        return self._notices.since(after, prefix)
+
+    async def wait(self, after: int, wait_s: float, prefix: str | None, life: str | None) -> int:
+        """Until something of `prefix` after `after` was committed, at most `wait_s`.
+
+        Answers up to which revision nothing of it was. Who read another life of the data than is heard here,
+        or gives None as prefix, is woken for everything.
+        """
+        if life is None or life != self._life:
+            prefix = None
+        heard = self._notices.since(after, prefix)
+        if heard.more or heard.removed or self._closed:
+            return heard.through if not heard.removed else after
+        mine = _Waiter(heard.through, prefix, asyncio.get_running_loop().create_future())
+        self._waiting.add(mine)
         if self._minding is None or self._minding.done():
             self._minding = asyncio.create_task(self._mind(), context=clock.detached())
         try:
             async with asyncio.timeout(wait_s):
-                while self._newest <= after and not self._closed:
-                    await self._rung.wait()
+                await mine.woken
         except TimeoutError:
-            return
+            pass
         finally:
-            self._waiting -= 1
+            self._waiting.discard(mine)
             self._idle_since = clock.loop_now()
+        return mine.through
+
+    def _tell(self, told: Notice) -> None:
+        """Wake whom it concerns; the others know now that it does not."""
+        if told.newest == 0:
+            self._wake()
+        if not self._notices.add(told):
+            return
+        for one in self._waiting:
+            if one.woken.done():
+                continue
+            if concerns(told, one.through, one.prefix):
+                one.woken.set_result(None)
+            else:
+                one.through = told.newest
+
+    def _wake(self) -> None:
+        for one in self._waiting:
+            if not one.woken.done():
+                one.woken.set_result(None)
+
+    def _check(self) -> None:
+        """The line is silent about what we know was committed: wake everybody."""
+        self._checking = None
+        if self._missed > self._notices.newest:
+            self._tell(Notice(self._notices.newest, self._missed, None))
 
     async def close(self) -> None:
         """Stop listening, and wake who waits."""
         self._closed = True
-        self._rung.set()
+        self._wake()
+        if self._checking is not None:
+            self._checking.cancel()
         if self._minding is None or self._minding.done():
             return
         if self._line is not None:
@@ -102,7 +165,7 @@ class Bell:
     def _wanted(self) -> bool:
         if self._closed:
             return False
-        return self._waiting > 0 or clock.loop_now() - self._idle_since < LINGER_S
+        return bool(self._waiting) or clock.loop_now() - self._idle_since < LINGER_S
 
     async def _by_looking(self, for_s: float | None) -> None:
         until = None if for_s is None else clock.loop_now() + for_s
@@ -112,22 +175,54 @@ class Bell:
                     self.ring(await self._look())
             await asyncio.sleep(self._poll_s)
 
-    async def _by_ear(self, listen: Callable[[], Awaitable[PsycopgWire]]) -> None:
+    async def _by_ear(self, listen: Callable[[], Awaitable[tuple[PsycopgWire, str]]]) -> None:
         async with asyncio.timeout(QUIET_S):
-            wire = self._line = await listen()
+            wire, life = await listen()
+        self._line = wire
+        wire.connection.add_notify_handler(lambda heard: self._tell(notice(heard.payload)))
         try:
+            # What was heard before says nothing of this server: who waits looks, once.
+            self._notices.forget(-1)
+            self._life = life
             async with asyncio.timeout(ANSWER_S):
                 await wire.script("LISTEN atoll")
+            self._wake()
             while self._wanted():
                 async with asyncio.timeout(ANSWER_S):
                     rows = await wire.rows(_REVISION, ())
                 if not rows:
                     return  # it is a standby now
-                self.ring(int(rows[0][0]))
                 self.heard_s = clock.loop_now()
-                async for notice in wire.connection.notifies(timeout=LOOK_S):
-                    self.ring(int(notice.payload))
+                self.ring(int(rows[0][0]))
+                await self._hear(wire)
         finally:
-            self._line = None
+            self._line = self._life = None
             wire.cut()
             await wire.connection.close()
+
+    async def _hear(self, wire: PsycopgWire) -> None:
+        """What the server rings within the next `LOOK_S`. Raises when the line breaks.
+
+        Read straight off the socket: every commit of everybody comes by here, most of them for nobody.
+        """
+        loop, line = asyncio.get_running_loop(), wire.connection.pgconn
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def readable() -> None:
+            try:
+                line.consume_input()
+                while (heard := line.notifies()) is not None:
+                    self._tell(notice(heard.extra.decode()))
+            except Exception as error:
+                loop.remove_reader(socket)
+                if not broken.done():
+                    broken.set_exception(error)
+
+        socket = line.socket
+        loop.add_reader(socket, readable)
+        try:
+            await asyncio.wait({broken}, timeout=LOOK_S)
+        finally:
+            loop.remove_reader(socket)
+        if broken.done():
+            broken.result()

@@ -93,7 +93,7 @@ class Plan:
 
         return Bell(look, self._listening(), poll_s=self.options.poll_s)
 
-    def _listening(self) -> Callable[[], Awaitable[PsycopgWire]] | None:
+    def _listening(self) -> Callable[[], Awaitable[tuple[PsycopgWire, str]]] | None:
         """How a line to listen on is opened; None where there is no way past a pooler."""
         notify = self.options.notify
         past = notify if "://" in notify else ""
@@ -104,7 +104,7 @@ class Plan:
         met = Met() if past else self.met
         way = Way(self.address or Address(scheme="postgresql"), self.options, met, past=past)
 
-        async def listen() -> PsycopgWire:
+        async def listen() -> tuple[PsycopgWire, str]:
             wire, facts = await way.connect()
             if not is_direct(wire, facts):  # whoever gets that session next would hear our bell
                 await wire.connection.close()
@@ -112,7 +112,7 @@ class Plan:
                     f"found a pooler on the way that notify={self.options.notify.partition(':')[0]} names; "
                     "expected a straight line to the server."
                 )
-            return wire
+            return wire, facts.incarnation
 
         return listen
 

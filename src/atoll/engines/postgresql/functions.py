@@ -67,7 +67,8 @@ BEGIN
 END
 $atoll$"""
 
-# Trimmed now and then, so that no transaction pays for more than a few rows of it.
+# Trimmed now and then, so that no transaction pays for more than a few rows of it. The notice names what was
+# touched (see notices.py) where that fits in the 8000 bytes which a notification may have.
 COMMIT = """CREATE OR REPLACE FUNCTION atoll.finish(
     before bigint, newest bigint, moment timestamptz, dedupe_s double precision,
     history_max bigint, history_s double precision
@@ -76,6 +77,7 @@ DECLARE
     young bigint;
     kept bigint;
     first bigint;
+    told text;
 BEGIN
     UPDATE atoll.counter c SET revision = newest WHERE c.revision = before RETURNING c.oldest INTO first;
     IF NOT FOUND THEN
@@ -92,7 +94,12 @@ BEGIN
         END IF;
         DELETE FROM atoll.request q WHERE q.at <= moment - make_interval(secs => dedupe_s);
     END IF;
-    PERFORM pg_notify('atoll', newest::text);
+    SELECT CASE WHEN count(*) <= 64 AND coalesce(sum(octet_length(t.key)), 0) < 3000 THEN
+        coalesce(string_agg(t.revision || CASE WHEN t.value IS NULL THEN '-' ELSE '+' END
+            || encode(t.key, 'hex'), ' ' ORDER BY t.revision, t.place), '') ELSE '*' END INTO told
+    FROM (SELECT v.* FROM atoll.event v WHERE v.revision > before AND v.revision <= newest
+        ORDER BY v.revision, v.place LIMIT 65) t;
+    PERFORM pg_notify('atoll', before || ' ' || newest || ' ' || told);
 END
 $atoll$"""
 

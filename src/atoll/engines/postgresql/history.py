@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from atoll import clock
 from atoll.engines.parts import pages
 from atoll.engines.parts.pages import Page
 from atoll.engines.postgresql import reading
@@ -67,6 +68,10 @@ class Pages:
         self._store = store
         self._server: str | None = None
         """Which life of the data answered this reader last."""
+        self._prefix: str | None = None
+        self._through = -1
+        """Up to where the bell said that nothing is below the prefix."""
+        self._last, self._due = pages.NOTHING, 0.0
 
     @property
     def url(self) -> str:
@@ -82,6 +87,28 @@ class Pages:
         After a failover the same numbers may name other transactions: an observer starts over then, and
         whoever resumes a history is told that its epoch is over, until somebody bumps.
         """
+        self._prefix = None if all else prefix
+        if after is not None and not all:
+            if (told := await self._told(prefix, max(after, self._through))) is not None:
+                return told
+            after = max(after, self._through)
+        page = await self._asked(prefix, after, all=all)
+        self._last, self._due, self._through = page, clock.loop_now() + page.due_s, page.revision
+        return page
+
+    async def _told(self, prefix: str, after: int) -> Page | None:
+        """What the bell itself told: keys that are gone, of whom nothing else can be read."""
+        last, left = self._last, self._due - clock.loop_now()
+        heard = (await self._store.desk()).bell.since(after, prefix, self._server)
+        if not heard.removed:
+            self._through = heard.through
+            return None
+        if left <= 0:
+            return None
+        gone = tuple(Change(Bookmark(last.epoch, at), (), keys) for at, keys in heard.removed)
+        return Page(last.epoch, heard.through, last.oldest, None, gone, left, full=heard.more)
+
+    async def _asked(self, prefix: str, after: int | None, *, all: bool) -> Page:
         low, high = refusal.span(prefix)
         ends = (low.encode(), None if high is None else high.encode())
         if after is not None:
@@ -93,7 +120,8 @@ class Pages:
                 return Page(_NO_EPOCH, newest, oldest, ())
             if here == before and oldest - 1 <= after <= newest:
                 return page_of(rows, after, prefix)
-            (await self._store.desk()).bell.went_back(newest)
+            if here != before or after > newest:
+                (await self._store.desk()).bell.went_back(newest)
         rows = await self._store.read("a look at the state", reading.state(ends[1]), _ALL, *ends)
         self._server = rows[0][HEAD]
         return snapshot_of(rows)
@@ -104,7 +132,8 @@ class Pages:
             await asyncio.sleep(wait_s)
             return
         desk = await self._store.desk()
-        await desk.bell.wait(page.revision, wait_s)
+        after = max(page.revision, self._through)
+        self._through = await desk.bell.wait(after, wait_s, self._prefix, self._server)
 
     def gone_for_good(self) -> str | None:
         return None
