@@ -63,8 +63,6 @@ def _going_back(history: History, claims: Any) -> Judgement:
 
 
 def _acts() -> list[Act]:
-    from atoll.verify.run import POWER
-
     return [
         Act(
             name="partition",
@@ -111,6 +109,14 @@ def _acts() -> list[Act]:
             missing=failover.no_replica,
             once=True,
         ),
+        *_disk_acts(),
+    ]
+
+
+def _disk_acts() -> list[Act]:
+    from atoll.verify.run import POWER
+
+    return [
         Act(
             name="full",
             workload=WORKLOADS["set"],
