@@ -23,11 +23,19 @@ _PLANS = """SET search_path = pg_catalog, pg_temp
 SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"""
 
 # The timeline is the first eight hexadecimal digits of the name of the segment being written; the control
-# file learns of a promotion only at the next checkpoint.
-INCARNATION = """CREATE OR REPLACE FUNCTION atoll.incarnation() RETURNS text LANGUAGE sql VOLATILE
+# file learns of a promotion only at the next checkpoint. The system identifier is for ever the same to one
+# session, and reading it opens a file: so the session remembers it.
+INCARNATION = """CREATE OR REPLACE FUNCTION atoll.incarnation() RETURNS text LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $atoll$
-SELECT system_identifier || '/' || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
-FROM pg_control_system()
+DECLARE
+    id text := current_setting('atoll.system', true);
+BEGIN
+    IF coalesce(id, '') = '' THEN
+        SELECT system_identifier INTO id FROM pg_control_system();
+        PERFORM set_config('atoll.system', id, false);
+    END IF;
+    RETURN id || '/' || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int;
+END
 $atoll$"""
 
 END_LEASE = """CREATE OR REPLACE FUNCTION atoll.end_lease(
@@ -67,8 +75,7 @@ BEGIN
 END
 $atoll$"""
 
-# Trimmed now and then, so that no transaction pays for more than a few rows of it. The notice names what was
-# touched (see notices.py) where that fits in the 8000 bytes which a notification may have.
+# Trimmed now and then, so that no transaction pays for more than a few rows of it.
 COMMIT = """CREATE OR REPLACE FUNCTION atoll.finish(
     before bigint, newest bigint, moment timestamptz, dedupe_s double precision,
     history_max bigint, history_s double precision
@@ -77,7 +84,6 @@ DECLARE
     young bigint;
     kept bigint;
     first bigint;
-    told text;
 BEGIN
     UPDATE atoll.counter c SET revision = newest WHERE c.revision = before RETURNING c.oldest INTO first;
     IF NOT FOUND THEN
@@ -94,13 +100,17 @@ BEGIN
         END IF;
         DELETE FROM atoll.request q WHERE q.at <= moment - make_interval(secs => dedupe_s);
     END IF;
-    SELECT CASE WHEN count(*) <= 64 AND coalesce(sum(octet_length(t.key)), 0) < 3000 THEN
-        coalesce(string_agg(t.revision || CASE WHEN t.value IS NULL THEN '-' ELSE '+' END
-            || encode(t.key, 'hex'), ' ' ORDER BY t.revision, t.place), '') ELSE '*' END INTO told
-    FROM (SELECT v.* FROM atoll.event v WHERE v.revision > before AND v.revision <= newest
-        ORDER BY v.revision, v.place LIMIT 65) t;
-    PERFORM pg_notify('atoll', before || ' ' || newest || ' ' || told);
 END
+$atoll$"""
+
+# What was touched, as notices.py reads it, where that fits in the 8000 bytes that a notification may have.
+TOLD = """CREATE OR REPLACE FUNCTION atoll.told(before bigint, newest bigint) RETURNS text
+LANGUAGE sql STABLE AS $atoll$
+SELECT CASE WHEN count(*) <= 64 AND coalesce(sum(octet_length(t.key)), 0) < 3000 THEN
+    coalesce(string_agg(t.revision || CASE WHEN t.value IS NULL THEN '-' ELSE '+' END
+        || encode(t.key, 'hex'), ' ' ORDER BY t.revision, t.place), '') ELSE '*' END
+FROM (SELECT v.* FROM atoll.event v WHERE v.revision > before AND v.revision <= newest
+    ORDER BY v.revision, v.place LIMIT 65) t
 $atoll$"""
 
 # Under a stricter isolation the snapshot is older than the turn: locking the row finds that out at once, as
@@ -121,7 +131,7 @@ DECLARE
     moment timestamptz; note text; noted text; here text; leased text;
     compares_from integer; compares_to integer := 0;
     operations_from integer; operations_to integer := 0;
-    nth integer; holds boolean;
+    nth integer; holds boolean; told text := '';
 BEGIN
     PERFORM set_config('lock_timeout', wait_ms::text, true);
     PERFORM set_config('synchronous_commit', synchronous, true);
@@ -135,6 +145,7 @@ BEGIN
     newest := before;
     IF EXISTS (SELECT FROM atoll.lease l WHERE l.expires <= moment) THEN
         newest := atoll.sweep(newest, moment);
+        told := NULL;
     END IF;
     FOR n IN 1 .. cardinality(operation_ends) LOOP
         compares_from := compares_to + 1;
@@ -153,6 +164,7 @@ BEGIN
         END IF;
         IF operations_from <= operations_to AND operation_keys[operations_from] IS NULL THEN
             newest := atoll.end_lease(operation_leases[operations_from], newest, moment);
+            told := NULL;
             kind := {APPLIED}; revision := newest;
             RETURN NEXT;
             CONTINUE;
@@ -241,6 +253,9 @@ BEGIN
                 INSERT INTO atoll.event VALUES (number, nth, operation_keys[i], operation_values[i],
                     create_revision, operation_leases[i], moment);
                 nth := nth + 1;
+                told := CASE WHEN length(told) < 3000 AND length(operation_keys[i]) < 2000 THEN told || ' '
+                    || number || CASE WHEN operation_values[i] IS NULL THEN '-' ELSE '+' END
+                    || encode(operation_keys[i], 'hex') END;
             END IF;
         END LOOP;
         IF nth = 0 THEN
@@ -253,8 +268,10 @@ BEGIN
     END LOOP;
     IF newest > before THEN
         PERFORM atoll.finish(before, newest, moment, dedupe_s, history_max, history_s);
+        told := coalesce(told, ' ' || atoll.told(before, newest));
+        PERFORM pg_notify('atoll', before || ' ' || newest || told);
     END IF;
 END
 $atoll$"""
 
-ALL = (INCARNATION, END_LEASE, SWEEP, COMMIT, TRANSACT)
+ALL = (INCARNATION, END_LEASE, SWEEP, COMMIT, TOLD, TRANSACT)
