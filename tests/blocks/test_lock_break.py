@@ -96,8 +96,10 @@ async def test_now_lets_the_next_one_in_at_once_and_guards_refuse_the_old_one(wo
     assert refused
 
 
-@simulated(seeds=10)
-async def test_a_holder_whose_taking_was_answered_late_is_told_too(world: World) -> None:
+@simulated(seeds=20)
+async def test_a_holder_whose_taking_was_answered_late_never_believes_in_it_beside_the_next(
+    world: World,
+) -> None:
     """It was broken, and the renewals of its neighbour read so, before it even knew that it had it."""
     store, judge, tokens = world.store(knobs=WEAK), one_at_a_time(), list[Token]()
     late = asyncio.Event()
@@ -114,16 +116,19 @@ async def test_a_holder_whose_taking_was_answered_late_is_told_too(world: World)
 
         async with Lock(mine, "steady", ttl_s=20):
             mine.transact = answered_late  # type: ignore[method-assign, assignment]
-            with pytest.raises(LockLost, match="broken by ann"):
-                await hold(world, "a", judge, tokens)
+            try:
+                await hold(world, "a", judge, tokens, 1)
+            except LockLost:  # no renewal had read of it yet
+                await hold(world, "a", judge, tokens, 1)
 
     a = world.process("a").run(old())
     await until_held(store, "a")
     await break_lock(store, "x", by="ann")
-    b = world.process("b").run(hold(world, "b", judge, tokens, 60))
+    b = world.process("b").run(hold(world, "b", judge, tokens, 3))
     await asyncio.sleep(1 + world.seed)
     late.set()
     await asyncio.gather(a, b)
+    assert set(judge.order) == {"a", "b"} and tokens == sorted(tokens)
 
 
 @simulated(seeds=5)

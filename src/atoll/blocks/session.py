@@ -86,6 +86,10 @@ class Session:
         if not self._ticking:
             self._tick_in(max(0.0, self.left_s - self.ttl_s * 2 / 3))
 
+    def knows_broken(self, key: str, revision: int) -> bool:
+        """Whether a notice was read that this was broken."""
+        return (key, revision) in self._broken
+
     def leave(self, user: User) -> None:
         """`user` has gone."""
         self._users.pop(user, None)

@@ -89,7 +89,11 @@ async def hold(
         shadow = store.shadow
         holding = made(won)
         if shadow is None:
-            break
+            if not won.session.knows_broken(won.key, won.token.revision):
+                break
+            attempt.handed_over()  # it was taken away before we knew that we had it
+            await finished(f"giving up {holding.name}", won.give_up())
+            continue
         second = attempt_in(shadow)
         try:
             left_s = None if wait_s is None else max(0.0, due - clock.loop_now())
