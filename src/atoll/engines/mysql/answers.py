@@ -49,6 +49,11 @@ def is_answer(error: BaseException) -> bool:
     return number(error) > 0 and number(error) not in LOST
 
 
+def undone(error: BaseException) -> bool:
+    """Whether even a COMMIT that is answered so was certainly rolled back."""
+    return number(error) in (*_READ_ONLY, *RETRY)
+
+
 def refused(error: BaseException, where: str, shown: str) -> AtollError:
     """For a statement that the server answered with an error, before any COMMIT: nothing of it stands."""
     state, words = number(error), said(error)

@@ -6,6 +6,7 @@ the server is known in all of them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from atoll.engines.mysql.script import Asked, Terms
 from atoll.engines.mysql.wire import Wire
 from atoll.engines.parts import call
 from atoll.engines.parts.together import Limits, Together
-from atoll.errors import AtollError, NotApplied
+from atoll.errors import AtollError, NotApplied, NotSent
 
 MARGIN = 0.9
 """The server gives up waiting a little before the caller does, so that there is an answer."""
@@ -59,7 +60,7 @@ class Plan:
         async def connect() -> Wire:
             return (await self.way.connect())[0]
 
-        async def first(left_s: float) -> Wire:
+        async def first() -> Wire:
             if options.create:
                 wire, facts = await self.way.connect(bare=True)
                 try:
@@ -68,7 +69,17 @@ class Plan:
                     wire.cut()
             return await connect()
 
-        wire = await call.answered("the first question", self.shown, options.ceiling_s, first)
+        left = call.left_s("the first question", options.ceiling_s)
+        try:
+            async with asyncio.timeout(left) as limit:
+                wire = await first()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NotSent(
+                f"no connection to {self.shown} could be made in {left:.3g} s. Nothing was asked. Is it "
+                "running and reachable?"
+            ) from None
         pool = Pool(connect, most=options.connections_max, where=self.shown, ceiling_s=options.ceiling_s)
         pool.add(wire)
         assert self.met.facts is not None

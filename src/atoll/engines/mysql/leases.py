@@ -81,7 +81,7 @@ class MysqlLeasing:
                 "SELECT @ro,@i,@here",
                 f"SELECT ttl_s FROM atoll_lease WHERE id={hexed(lease)} AND expires>@now AND {_MAY}",
             ),
-            commits=2,
+            commits=3,
         )
         [(takes_none, noted, here)], rows = answered[3], answered[4]
         if rows:

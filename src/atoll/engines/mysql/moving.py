@@ -38,7 +38,7 @@ class MysqlMoving:
 
     async def freeze(self, note: str | None) -> None:
         text = "NULL" if note is None else hexed(note)
-        await self._store.ask("a freeze", (f"UPDATE atoll_counter SET frozen={text} WHERE one=1",), commits=0)
+        await self._store.ask("a freeze", (f"UPDATE atoll_counter SET frozen={text} WHERE one=1",), commits=1)
 
     async def frozen(self) -> str | None:
         head, _ = await self._store.look("a look at the note")

@@ -38,8 +38,7 @@ class Pool:
     ) -> list[Sequence[Row]]:
         """The rows of each statement. `reads`: nothing is written, so a lost connection is tried once more.
 
-        `commits`: which statement makes it stand; an error there or later is OutcomeUnknown. None: each
-        statement stands by itself, and the last is the one that counts.
+        `commits`: from which statement on an error is OutcomeUnknown, for it may stand already. None: none.
         """
         try:
             return await self._asked(what, statements, commits)
@@ -54,7 +53,8 @@ class Pool:
                 try:
                     return await wire.ask(statements)
                 except Stopped as stopped:
-                    if not answers.is_answer(stopped.error) or (commits or len(statements)) <= stopped.at:
+                    late = commits is not None and commits <= stopped.at
+                    if not answers.is_answer(stopped.error) or (late and not answers.undone(stopped.error)):
                         raise answers.unanswered(stopped.error, self.where) from stopped.error
                     if answers.number(stopped.error) not in answers.RETRY:
                         raise answers.refused(stopped.error, self.where, self.where) from stopped.error

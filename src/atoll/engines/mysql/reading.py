@@ -17,6 +17,12 @@ _HEAD = (
     f"(SELECT MIN(l.expires) FROM atoll_lease l)-{NOW},{TAKES_NONE}"
 )
 COUNTER = f"SELECT {_HEAD} FROM atoll_counter c WHERE c.one=1"
+_MADE = (
+    "(SELECT UNIX_TIMESTAMP(t.create_time) DIV 1 FROM information_schema.tables t "
+    "WHERE t.table_schema=DATABASE() AND t.table_name='atoll_counter')"
+)
+EPOCH = COUNTER.replace(" FROM atoll_counter", f",{_MADE} FROM atoll_counter", 1)
+"""With when the counter's table was made: a connection that outlived a restore would not know."""
 _BEGIN = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",

@@ -162,13 +162,14 @@ class MysqlStore:
 
     async def epoch(self) -> int:
         """See the port. The server is asked each time, so a failover is noticed whoever reconnected."""
-        head, _ = await self.look("a look at the epoch")
-        if head.noted != head.here:
+        for _ in range(2):
+            answered = await (await self.desk()).pool.ask("a look at the epoch", (reading.EPOCH,), reads=True)
+            head = self._head(answered[0])
+            made = answered[0][0][-1].decode()
+            if head.here.rpartition("/")[2] == made and head.noted == head.here:
+                return head.epoch
             await self.fresh()
-            head, _ = await self.look("a look at the epoch")
-        if head.noted != head.here:
-            raise answers.uncertain(head.noted, head.here, self._url)
-        return head.epoch
+        raise answers.uncertain(head.noted, head.here, self._url)
 
     async def get(self, key: str) -> Got:
         refusal.check_key(key, self)
@@ -245,13 +246,16 @@ class MysqlStore:
         """A snapshot; it only reads, so a lost connection is tried once more."""
         statements = reading.snapshot(*questions) if questions else (reading.COUNTER,)
         answered = await (await self.desk()).pool.ask(what, statements, reads=True)
-        counter = answered[reading.SEEN - 1 if questions else 0]
+        head = self._head(answered[reading.SEEN - 1 if questions else 0])
+        return head, answered[reading.SEEN] if questions else ()
+
+    def _head(self, counter: Sequence[Row]) -> Head:
         if not counter:
             raise answers.no_counter(self._url)
         head = reading.head(counter[0])
         if head.takes_none:
             raise answers.replica(self._url)
-        return head, answered[reading.SEEN] if questions else ()
+        return head
 
     async def ask(self, what: str, statements: Sequence[str], *, commits: int) -> Sequence[Sequence[Row]]:
         """Statements that write, and are not asked twice; see Pool.ask."""
