@@ -157,6 +157,11 @@ def test_no_drawer_for_everything() -> None:
     assert [str(p) for p in HOUSE.rglob("*") if p.stem in BANNED_NAMES] == []
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_a_block_opens_with_its_promise() -> None:
     missing = []
     for path in (HOUSE / "blocks").glob("[a-z]*.py"):
