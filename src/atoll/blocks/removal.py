@@ -35,7 +35,7 @@ from atoll.blocks.moving import (
     read_once,
 )
 from atoll.blocks.session import again, finished
-from atoll.errors import AtollError, ConfigurationError, LeaseOver
+from atoll.errors import ConfigurationError, Conflict, LeaseOver
 from atoll.ports.moving import DRAINING, left, mark, move_of, note
 from atoll.ports.register import Entry, Unmet
 from atoll.ports.store import Leasing, Moving, Put, Store, StoreClaims, absent, delete, put
@@ -200,7 +200,7 @@ class Removal:
             try:
                 await again(partial(self._target.leasing.keep_alive, self._word))
             except LeaseOver:  # we were paused: who came in meanwhile is waited for as everybody is
-                raise AtollError(
+                raise Conflict(
                     f"this command was paused for longer than {DRAIN_S:g} s, so others did not wait for it "
                     "any more. Nothing was moved: type it again."
                 ) from None
@@ -311,7 +311,7 @@ class Removal:
         there = {entry.key: entry.value for entry in (await read_all(self._target)).entries}
         lost = [e.key for e in contents.kept if there.get(e.key) != e.value and not e.key.startswith(OURS)]
         if lost:
-            raise AtollError(
+            raise Conflict(
                 f"read {self._target.url} again and found {len(lost)} entries missing or different, such as "
                 f"{lost[0]!r}. Nothing was moved, the old store takes writes again."
             )
