@@ -197,7 +197,7 @@ async def test_headers_of_the_visitor_go_on_and_those_of_the_connection_do_not()
     async with door(fake) as one:
         await one.ask(
             "POST /a%20b?c=d HTTP/1.1\ntraceparent: 00-abc-def-01\nX-Forwarded-For: 10.0.0.9\n"
-            "Transfer-Encoding: chunked\nX-Private: 1\nConnection: x-private",
+            "Transfer-Encoding: chunked\nX-Private: 1\nAtoll-Fence: lock/x 9:9\nConnection: x-private",
             b"2\r\nhi\r\n0\r\n\r\n",
         )
         heard = fake.heard[0]
@@ -211,6 +211,7 @@ async def test_headers_of_the_visitor_go_on_and_those_of_the_connection_do_not()
         assert (
             b"chunked" not in heard and b"x-private" not in heard.lower() and heard.count(b"ost: shop") == 2
         )
+        assert b"atoll-fence" not in heard.lower(), "a visitor's fence could refuse every lawful holder"
 
 
 async def test_a_long_answer_is_passed_on_whole_and_a_broken_one_is_not_taken_for_whole() -> None:
