@@ -21,7 +21,7 @@ from atoll.verify.run import Wish, run
 from atoll.verify.tray import Budget, Tray
 from atoll.verify.workloads import WORKLOADS
 
-PRODUCTS = ["redis", "etcd", "postgresql"]
+PRODUCTS = ["redis", pytest.param("etcd", marks=pytest.mark.long), "postgresql"]
 
 
 async def keys(url: str) -> list[str]:

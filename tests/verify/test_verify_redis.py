@@ -36,6 +36,7 @@ async def test_a_full_disk_costs_nothing_that_was_acknowledged() -> None:
     assert (line.verdict, bit(line, Hardship.FULL_DISK)) == ("held", True), line.figures
 
 
+@pytest.mark.long
 async def test_a_lagging_replica_forgets_as_its_claims_say_and_no_stale_token_writes_after_it() -> None:
     kept, stale = await played("failover", 2.5)
     assert bit(kept, Hardship.FAILOVER) and kept.answer is Answer.NO, kept.figures
