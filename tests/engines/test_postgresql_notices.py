@@ -9,8 +9,9 @@ import pytest
 
 import atoll
 from atoll import clock
+from atoll.engines.parts.notices import Line, Notice, Notices, concerns
 from atoll.engines.postgresql import bell, history
-from atoll.engines.postgresql.notices import Line, Notice, Notices, concerns, notice
+from atoll.engines.postgresql.bell import notice
 from atoll.ports.store import delete, put
 
 
@@ -25,9 +26,9 @@ def test_a_watch_is_told_removals_and_sent_to_look_at_the_rest() -> None:
     for payload in ("0 1 1+61", "1 2 2-61", "2 3 3-62", "3 4 4+6162"):
         notices.add(notice(payload))
     heard = notices.since(1, "a")
-    assert heard == (3, ((2, ("a",)),), True)
+    assert heard == (3, ((2, (Line(2, False, "a"),)),), True)
     assert notices.since(1, "zz") == (4, (), False)
-    assert notices.since(0, "b") == (4, ((3, ("b",)),), False)
+    assert notices.since(0, "b") == (4, ((3, (Line(3, False, "b"),)),), False)
     assert notices.since(0, None).more
 
 

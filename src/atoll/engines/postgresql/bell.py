@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from atoll import clock
-from atoll.engines.postgresql.notices import Heard, Notice, Notices, concerns, notice
+from atoll.engines.parts.notices import Heard, Line, Notice, Notices, concerns
 from atoll.engines.postgresql.wires import PsycopgWire
 from atoll.errors import AtollError
 
@@ -31,6 +31,26 @@ SILENT_S = 0.2
 ANSWER_S = 2.0
 
 _REVISION = "SELECT c.revision FROM atoll.counter c WHERE c.one AND NOT pg_is_in_recovery()"
+
+
+def notice(payload: str) -> Notice:
+    """What the server rang: `before newest`, then for each key its revision, + or -, and it in hexadecimal.
+
+    A star for the keys: too many to say. A number alone: ring without saying anything.
+    """
+    words = payload.split(" ")
+    if len(words) == 1:
+        return Notice(-1, int(payload), None)
+    before, newest = int(words[0]), int(words[1])
+    if words[2:] == ["*"]:
+        return Notice(before, newest, None)
+    return Notice(before, newest, tuple(_line(word) for word in words[2:] if word))
+
+
+def _line(word: str) -> Line:
+    sign = "+" if "+" in word else "-"
+    revision, _, key = word.partition(sign)
+    return Line(int(revision), sign == "+", bytes.fromhex(key).decode())
 
 
 @dataclass(slots=True, eq=False)
@@ -97,8 +117,8 @@ class Bell:
         if life is None or life != self._life:
             prefix = None
         heard = self._notices.since(after, prefix)
-        if heard.more or heard.removed or self._closed:
-            return heard.through if not heard.removed else after
+        if heard.more or heard.news or self._closed:
+            return after if heard.news else heard.through
         mine = _Waiter(heard.through, prefix, asyncio.get_running_loop().create_future())
         self._waiting.add(mine)
         if self._minding is None or self._minding.done():

@@ -103,7 +103,7 @@ BEGIN
 END
 $atoll$"""
 
-# What was touched, as notices.py reads it, where that fits in the 8000 bytes that a notification may have.
+# What was touched, as bell.py reads it, where that fits in the 8000 bytes that a notification may have.
 TOLD = """CREATE OR REPLACE FUNCTION atoll.told(before bigint, newest bigint) RETURNS text
 LANGUAGE sql STABLE AS $atoll$
 SELECT CASE WHEN count(*) <= 64 AND coalesce(sum(octet_length(t.key)), 0) < 3000 THEN

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from atoll import clock
 from atoll.engines.parts import pages
+from atoll.engines.parts.notices import Reading
 from atoll.engines.parts.pages import Page
 from atoll.engines.postgresql import reading
 from atoll.engines.postgresql.reading import HEAD, LOOK
@@ -69,9 +69,7 @@ class Pages:
         self._server: str | None = None
         """Which life of the data answered this reader last."""
         self._prefix: str | None = None
-        self._through = -1
-        """Up to where the bell said that nothing is below the prefix."""
-        self._last, self._due = pages.NOTHING, 0.0
+        self._reading = Reading()
 
     @property
     def url(self) -> str:
@@ -89,24 +87,11 @@ class Pages:
         """
         self._prefix = None if all else prefix
         if after is not None and not all:
-            if (told := await self._told(prefix, max(after, self._through))) is not None:
+            mine, bell = self._reading, (await self._store.desk()).bell
+            if (told := mine.told(bell.since(max(after, mine.through), prefix, self._server))) is not None:
                 return told
-            after = max(after, self._through)
-        page = await self._asked(prefix, after, all=all)
-        self._last, self._due, self._through = page, clock.loop_now() + page.due_s, page.revision
-        return page
-
-    async def _told(self, prefix: str, after: int) -> Page | None:
-        """What the bell itself told: keys that are gone, of whom nothing else can be read."""
-        last, left = self._last, self._due - clock.loop_now()
-        heard = (await self._store.desk()).bell.since(after, prefix, self._server)
-        if not heard.removed:
-            self._through = heard.through
-            return None
-        if left <= 0:
-            return None
-        gone = tuple(Change(Bookmark(last.epoch, at), (), keys) for at, keys in heard.removed)
-        return Page(last.epoch, heard.through, last.oldest, None, gone, left, full=heard.more)
+            after = max(after, mine.through)
+        return self._reading.looked(await self._asked(prefix, after, all=all))
 
     async def _asked(self, prefix: str, after: int | None, *, all: bool) -> Page:
         low, high = refusal.span(prefix)
@@ -132,8 +117,9 @@ class Pages:
             await asyncio.sleep(wait_s)
             return
         desk = await self._store.desk()
-        after = max(page.revision, self._through)
-        self._through = await desk.bell.wait(after, wait_s, self._prefix, self._server)
+        mine = self._reading
+        after = max(page.revision, mine.through)
+        mine.through = await desk.bell.wait(after, wait_s, self._prefix, self._server)
 
     def gone_for_good(self) -> str | None:
         return None

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import apsw
 
@@ -27,6 +28,9 @@ from atoll.engines.sqlite.translation import translate
 from atoll.engines.sqlite.turnstile import Turnstile
 from atoll.engines.sqlite.writer import Writer
 from atoll.errors import ConfigurationError, NotSent
+
+if TYPE_CHECKING:
+    from atoll.engines.sqlite.watchman import Watchman
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,9 @@ class SqliteFile:
         self.before_fork: list[Callable[[], None]] = []
         """Called before this process forks: close the connections lent by `connect` that are idle."""
         self.bell = Bell(lambda: self._writer.nudge())
+        self.watchmen: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchman]
+        """Who reads the store's news for each event loop; see watchman.py."""
+        self.watchmen = weakref.WeakKeyDictionary()
         self._users = 0
         self._lent: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._checked = False

@@ -6,6 +6,7 @@ bell of the file says when there is more. What readers do with pages stands in `
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import apsw
 
 from atoll import clock
 from atoll.engines.parts import pages
+from atoll.engines.parts.notices import Reading
 from atoll.engines.parts.pages import Page
 from atoll.engines.sqlite import leases, ledger
 from atoll.ports import refusal
@@ -69,6 +71,8 @@ class Pages:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self._seen = -1
+        self._prefix: str | None = None
+        self._reading = Reading()
 
     @property
     def url(self) -> str:
@@ -80,12 +84,23 @@ class Pages:
 
     async def look(self, prefix: str, after: int | None, *, all: bool) -> Page:
         """One page of the second book, with no lease over."""
+        self._prefix = None if all else prefix
+        mine = self._reading
+        if after is not None and not all and (man := self._store.watchman()) is not None:
+            if (told := mine.told(man.since(max(after, mine.through), prefix))) is not None:
+                return told
+            after = max(after, mine.through)
         self._seen = self._store.version
-        return await self._store.read(lambda c: look(c, prefix, after, all=all))
+        return mine.looked(await self._store.read(lambda c: look(c, prefix, after, all=all)))
 
     async def news(self, page: Page, wait_s: float) -> None:
-        """Until a commit after the last look."""
-        await self._store.wait(self._seen, wait_s)
+        """Until a commit after the last look that concerns the prefix."""
+        mine, man = self._reading, self._store.watchman()
+        if page.revision < 0:
+            await asyncio.sleep(wait_s)
+        elif man is not None:
+            after = max(page.revision, mine.through)
+            mine.through = await man.sleep(self._store, self._seen, after, self._prefix, wait_s)
 
     def gone_for_good(self) -> str | None:
         return self._store.failed

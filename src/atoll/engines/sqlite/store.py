@@ -15,7 +15,7 @@ import apsw
 
 from atoll import clock
 from atoll.engines.parts import pages
-from atoll.engines.sqlite import format, history, leases, ledger, place
+from atoll.engines.sqlite import format, history, leases, ledger, place, watchman
 from atoll.engines.sqlite.examining import SqliteExamining
 from atoll.engines.sqlite.file import SqliteFile
 from atoll.engines.sqlite.history import SqliteHistory
@@ -24,6 +24,7 @@ from atoll.engines.sqlite.leases import SqliteLeasing
 from atoll.engines.sqlite.ledger import Asked, Clocks, Times
 from atoll.engines.sqlite.limits import StoreOptions
 from atoll.engines.sqlite.moving import SqliteMoving
+from atoll.engines.sqlite.watchman import Watchman
 from atoll.errors import ConfigurationError, OutcomeUnknown
 from atoll.ports import refusal
 from atoll.ports.address import Address
@@ -217,10 +218,9 @@ class SqliteStore:
             file = await self._opened()
         return await file.write(work, forced=forced)
 
-    async def wait(self, seen: int, wait_s: float) -> None:
-        """Wait for a commit after `seen`, at most `wait_s`."""
-        if self._file is not None:
-            await self._file.changed(seen, wait_s)
+    def watchman(self) -> Watchman | None:
+        """Who reads the news for this event loop; None while the file is closed here."""
+        return watchman.of(self._file) if self._file is not None else None
 
     def clocks(self) -> Clocks:
         """Reads the caller's clock wherever it is called."""
