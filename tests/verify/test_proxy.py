@@ -154,4 +154,6 @@ def test_a_url_is_sent_through_proxies_and_its_options_are_left_alone() -> None:
     url = "etcd://root:x@127.0.0.1:2379,127.0.0.1:2381/app?ca=/tmp/127.0.0.1:2379.pem"
     assert addresses(url) == [("127.0.0.1", 2379), ("127.0.0.1", 2381)]
     through = {("127.0.0.1", 2379): "127.0.0.1:1", ("127.0.0.1", 2381): "127.0.0.1:2"}
-    assert redirected(url, through).startswith("etcd://root:x@127.0.0.1:1,127.0.0.1:2/app?ca=/tmp/127.0.0.1:2379")
+    assert redirected(url, through).startswith(
+        "etcd://root:x@127.0.0.1:1,127.0.0.1:2/app?ca=/tmp/127.0.0.1:2379"
+    )
