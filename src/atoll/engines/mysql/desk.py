@@ -106,7 +106,6 @@ class _Writer:
 
     def __init__(self, pool: Pool, options: StoreOptions, terms: Terms) -> None:
         self._pool, self._options, self._terms = pool, options, terms
-        self._trimmed = -1
 
     async def send(self, calls: Sequence[Asked], left_s: float) -> Sequence[Found]:
         """What was found for each call."""
@@ -122,11 +121,10 @@ class _Writer:
         return script.rows_of(mine, answered)
 
     async def _trim(self, found: Sequence[Found]) -> None:
-        """Now and then, so that no caller pays for more than a few rows of it."""
-        newest = int(found[-1][0][1] or 0)
-        if newest // TRIM_EVERY == self._trimmed:
+        """Whoever passes a round number does it, so that none pays for more than a few rows."""
+        first, newest = (int(one[0][1] or 0) for one in (found[0], found[-1]))
+        if first // TRIM_EVERY == (newest + 1) // TRIM_EVERY:
             return
-        self._trimmed = newest // TRIM_EVERY
         options = self._options
         statements = script.trim(newest, options.history_max, options.history_s_max, options.dedupe_window_s)
         with suppress(AtollError):  # the next one forgets as well
