@@ -14,9 +14,10 @@ from atoll import Lock, ReadOnly, clock, put
 from atoll.blocks.removal import Removal
 from atoll.cli.main import main
 from atoll.ports.store import Store
+from atoll.verify.servers import mysql
 from servers import Shared
 
-PRODUCTS = ["postgresql", "etcd", "redis", "valkey", "zookeeper"]
+PRODUCTS = ["postgresql", "etcd", "redis", "valkey", "zookeeper", "mysql"]
 SETTINGS: dict[str, dict[str, Any]] = {"zookeeper": {"tick_ms": 200}}
 Said = pytest.CaptureFixture[str]
 
@@ -25,7 +26,12 @@ Said = pytest.CaptureFixture[str]
 def place(request: pytest.FixtureRequest, shared: Shared) -> str:
     """The URL of a store that nobody else uses, on the session's server."""
     product: str = request.param
-    url, mine = shared(product, **SETTINGS.get(product, {})).url, f"moving{clock.unique_id()[:10]}"
+    cluster, mine = shared(product, **SETTINGS.get(product, {})), f"moving{clock.unique_id()[:10]}"
+    url = cluster.url
+    if product == "mysql":
+        asyncio.run(mysql.ask(cluster.facts["ports"][0], f"CREATE DATABASE {mine}"))
+        run("schema", made := f"mysql://root@{cluster.addresses[0]}/{mine}")
+        return made
     if product == "postgresql":
         made = asyncio.run(database(url, mine))
         run("schema", made)
