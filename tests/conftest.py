@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from servers import shared as shared
 CEILING_S = 120.0
 """An async test; a plain one has the `timeout` of pyproject.toml."""
 LONG_S = 7200.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: the tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
