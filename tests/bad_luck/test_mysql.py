@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from postgresql_ways import Porter
 import atoll.urls
 from atoll import (
     ConfigurationError,
-    DiskFull,
     EpochUncertain,
     NotApplied,
     NotSent,
@@ -342,72 +340,34 @@ async def test_a_server_that_copies_statements_is_refused_with_what_to_say() -> 
             assert isinstance(await store.transact(put("k", b"")), Applied)
 
 
-@contextmanager
-def a_small_disk(bytes_max: int) -> Iterator[Path]:
-    """A file system of its own; skips where we may not mount one."""
-    folder = Path(tempfile.mkdtemp(prefix="atoll-small-"))
-    words = ["mount", "-t", "tmpfs", "-o", f"size={bytes_max}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode:
-        folder.rmdir()
-        pytest.skip("may not mount a small file system here")
-    try:
-        shutil.chown(folder, mysql.ACCOUNT)
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-        folder.rmdir()
+def certificate(folder: Path) -> None:
+    """One that signs itself, for 127.0.0.1."""
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=atoll"
+    files = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(folder / "key.pem"),
+        "-out",
+        str(folder / "cert.pem"),
+    ]
+    subprocess.run([*words.split(), *files], check=True, capture_output=True)
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, mysql.ACCOUNT)
 
 
-def on_a_small_disk(disk: Path) -> tuple[str, ...]:
-    """The entries' table moved there."""
-    columns = (
-        "k VARBINARY(3072) PRIMARY KEY, value LONGBLOB NOT NULL, revision BIGINT NOT NULL, "
-        "create_revision BIGINT NOT NULL, lease VARBINARY(64) NULL, KEY entry_lease (lease)"
-    )
-    return (
-        "DROP TABLE atoll_entry",
-        f"CREATE TABLE atoll_entry ({columns}) ENGINE=InnoDB DATA DIRECTORY='{disk}'",
-    )
-
-
-async def fill(store: Any, count: int, size: int) -> dict[str, int]:
-    """What was answered before the first error, which it raises with them in `args`."""
-    answered: dict[str, int] = {}
-    try:
-        for number in range(count):
-            answer = await store.transact(put(f"k{number:04}", random.Random(number).randbytes(size)))
-            answered[f"k{number:04}"] = answer.revision
-    except (DiskFull, OutcomeUnknown) as error:
-        error.args = (*error.args, answered)
-        raise
-    return answered
-
-
-async def test_a_full_disk_is_a_plain_no_and_all_that_was_answered_is_there() -> None:
-    with a_small_disk(12 << 20) as disk:
-        async with server("mysql") as cluster:
-            await do(cluster.facts["ports"][0], f"mysql://x/{mysql.DATABASE}", *on_a_small_disk(disk))
-            async with atoll.urls.store(cluster.url) as store:
-                with pytest.raises(DiskFull, match="is full") as full:
-                    await fill(store, 3000, 7000)
-                answered = full.value.args[-1]
-                assert answered, "it was full from the start, so nothing was tested"
-                there = {one.key: one.revision for one in (await store.range("k", limit=5000)).entries}
-                assert there == answered
-
-
-async def test_a_server_that_dies_of_a_full_disk_has_all_that_was_answered_when_there_is_room() -> None:
-    """MariaDB 10.11 falls over a large value that finds no room: the call is unknown, nothing is lost."""
-    with a_small_disk(12 << 20) as disk:
-        async with server("mysql") as cluster:
-            await do(cluster.facts["ports"][0], f"mysql://x/{mysql.DATABASE}", *on_a_small_disk(disk))
-            async with atoll.urls.store(cluster.url) as store:
-                with pytest.raises((DiskFull, OutcomeUnknown)) as full:
-                    await fill(store, 100, 1 << 19)
-                answered = full.value.args[-1]
-                subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-                if isinstance(full.value, OutcomeUnknown):
-                    await cluster.members[0].restart()
-                there = {one.key: one.revision for one in (await store.range("k")).entries}
-                assert answered and {key: there.get(key) for key in answered} == answered
-                assert isinstance(await store.transact(put("room", b"")), Applied)
+async def test_tls_is_spoken_and_with_a_ca_the_server_must_be_the_one_that_was_meant(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("openssl") is None:
+        pytest.skip("needs openssl, and to be root")
+    with tempfile.TemporaryDirectory() as right, tempfile.TemporaryDirectory() as other:
+        for folder in (right, other):
+            certificate(Path(folder))
+        config = {"ssl-cert": f"{right}/cert.pem", "ssl-key": f"{right}/key.pem"}
+        async with server("mysql", config=config) as cluster:
+            for words in ("tls=true", f"tls=true&tls_ca={right}/cert.pem"):
+                async with atoll.urls.store(f"{cluster.url}?{words}") as store:
+                    [rows] = await store.ask("a look", ("SHOW STATUS LIKE 'Ssl_cipher'",), commits=1)
+                    assert rows[0][1], "nothing was hidden"
+            await raises(f"{cluster.url}?tls=true&tls_ca={other}/cert.pem", NotSent, "certificate")
+        async with server("mysql") as plain:
+            await raises(f"{plain.url}?tls=true", NotSent, "(?i)ssl")

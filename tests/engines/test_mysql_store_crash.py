@@ -146,6 +146,10 @@ async def test_after_a_promotion_exclusive_use_is_refused_until_somebody_bumps()
                 assert mine.token.epoch == epoch + 1
             with pytest.raises(Refused):
                 await store.transact(put("k", b""), guard=held)
+            await cluster.members[0].restart()  # and would take writes again, were it asked
+            cluster.members[1].kill()
+            with deadline(3), pytest.raises(NotSent, match="was replaced"):
+                await store.get("k")
 
 
 async def _first_change(store: Any, after: Bookmark) -> None:
@@ -230,6 +234,19 @@ async def test_a_clock_set_forward_ends_leases_early_and_the_claims_say_so(share
         assert (await store.get("k")).entry is None
         with pytest.raises(NotApplied, match="no living lease"):
             await store.leasing.keep_alive(lease.lease)
+
+
+async def test_a_silent_server_among_several_does_not_keep_the_others_from_being_asked(shared: Any) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    url = await database(shared("mysql").facts["ports"][0])
+    listening = await asyncio.start_server(silent, "127.0.0.1", 0)
+    mute = listening.sockets[0].getsockname()[1]
+    async with atoll.urls.store(url.replace("@", f"@127.0.0.1:{mute},")) as store:
+        with deadline(4):
+            assert isinstance(await store.transact(put("k", b"")), Applied)
+    listening.close()
 
 
 async def test_the_end_of_a_lease_is_heard_by_those_who_wait(shared: Any) -> None:

@@ -16,7 +16,7 @@ from atoll import clock
 from atoll.engines.mysql import answers, ddl
 from atoll.engines.mysql.options import StoreOptions
 from atoll.engines.mysql.wire import Stopped, Wire
-from atoll.errors import AtollError, ConfigurationError
+from atoll.errors import AtollError, ConfigurationError, NotSent
 from atoll.ports.address import Address
 
 PORT = 3306
@@ -76,6 +76,8 @@ class Met:
 
     facts: Facts | None = None
     identity: str = ""
+    epoch: int = 0
+    """The newest that was seen: a server with an older one was replaced."""
 
 
 class Way:
@@ -88,9 +90,14 @@ class Way:
         """A connection that has been greeted. `bare`: the tables may be missing, as before they are made."""
         places = self._address.hosts or (("127.0.0.1", None),)
         found: list[AtollError] = []
-        for host, port in places:
+        for number, (host, port) in enumerate(places):
+            share = max(0.0, clock.remaining_s(self._options.ceiling_s)) / (len(places) - number)
             try:
-                return await self._one(host, port or PORT, bare)
+                async with asyncio.timeout(share):
+                    return await self._one(host, port or PORT, bare)
+            except TimeoutError:
+                said = f"{host}:{port or PORT} has not greeted in {share:.3g} s. Nothing was asked."
+                found.append(NotSent(said))
             except AtollError as error:
                 found.append(error)
         if len(found) == 1 or all(isinstance(error, ConfigurationError) for error in found):
@@ -149,7 +156,7 @@ class Way:
         inside = f"the database {facts.database!r} of {where}"
         ddl.check_tables(facts.tables, inside, self._shown)
         try:
-            number, identity = await _noted(wire, facts)
+            number, identity, epoch = await _noted(wire, facts)
         except Stopped as stopped:
             if answers.is_answer(stopped.error):
                 raise answers.refused(stopped.error, where, self._shown) from None
@@ -157,7 +164,12 @@ class Way:
         ddl.check_format(number, inside, self._shown)
         if self._met.identity not in ("", identity):
             raise answers.another(where)
-        self._met.facts, self._met.identity = facts, identity
+        if epoch < self._met.epoch:
+            raise NotSent(
+                f"{where} is at epoch {epoch} and was replaced: {self._met.epoch} has been seen elsewhere. "
+                "Stop it, or make it a replica: who writes there writes into the void."
+            )
+        self._met.facts, self._met.identity, self._met.epoch = facts, identity, epoch
         return facts
 
 
@@ -187,20 +199,20 @@ async def _follows(wire: Wire) -> bool | None:
     return None
 
 
-async def _noted(wire: Wire, facts: Facts) -> tuple[int | None, str]:
-    """The format's number and the store's identity; a brand-new store notes what it finds."""
+async def _noted(wire: Wire, facts: Facts) -> tuple[int | None, str, int]:
+    """The format's number, the store's identity and epoch; a brand-new store notes what it finds."""
     here, new = facts.here.encode().hex(), clock.unique_id()
     answered = await wire.ask(
         (
             f"SET @here=x'{here}'",
             f"SELECT number FROM atoll_format WHERE part='{ddl.PART}'",
-            "SELECT identity, incarnation FROM atoll_counter WHERE one=1",
+            "SELECT identity, incarnation, epoch FROM atoll_counter WHERE one=1",
         )
     )
     numbers, counters = answered[1], answered[2]
     if not numbers or not counters:
-        return None, ""
-    identity, noted = counters[0]
+        return None, "", 0
+    identity, noted, epoch = counters[0]
     if not identity or not noted:
         answered = await wire.ask(
             (
@@ -210,7 +222,7 @@ async def _noted(wire: Wire, facts: Facts) -> tuple[int | None, str]:
             )
         )
         identity = answered[2][0][0]
-    return int(numbers[0][0]), identity.decode()
+    return int(numbers[0][0]), identity.decode(), int(epoch)
 
 
 def _expect_manners(facts: Facts, where: str) -> None:

@@ -136,7 +136,7 @@ class MysqlStore:
     async def close(self) -> None:
         """End this handle's watches with WatchLost and close its connections."""
         await self._desks.close()
-        self.met.identity = ""
+        self.met.identity, self.met.epoch = "", 0
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -230,7 +230,9 @@ class MysqlStore:
     async def write(self, asked: Asked) -> Applied | Unmet:
         """One transaction, beside whatever else waits in this loop."""
         desk = await self.desk()
-        answer = ledger.answer(asked, await desk.together.ask(asked), self._url)
+        found = await desk.together.ask(asked)
+        self.met.epoch = max(self.met.epoch, int(found[0][2] or 0))
+        answer = ledger.answer(asked, found, self._url)
         desk.bell.ring(answer.revision)
         return answer
 
@@ -255,6 +257,7 @@ class MysqlStore:
         head = reading.head(counter[0])
         if head.takes_none:
             raise answers.replica(self._url)
+        self.met.epoch = max(self.met.epoch, head.epoch)
         return head
 
     async def ask(self, what: str, statements: Sequence[str], *, commits: int) -> Sequence[Sequence[Row]]:

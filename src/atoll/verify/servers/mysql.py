@@ -116,7 +116,8 @@ async def _new(home: Path) -> None:
     )
     said, _ = await process.communicate()
     if process.returncode:
-        raise ServerFailed(f"mariadb-install-db ended with {process.returncode}:\n{said.decode()[-2000:]}")
+        faults = "\n".join(line for line in said.decode(errors="replace").splitlines() if "ERROR" in line)
+        raise ServerFailed(f"mariadb-install-db ended with {process.returncode}:\n{faults or said[-2000:]!s}")
 
 
 def _member(home: Path, port: int, number: int, copied: bool, chosen: MysqlSettings) -> ServerProcess:
