@@ -27,7 +27,7 @@ async def value_of(store: Any, key: str) -> bytes | None:
     return None if entry is None else entry.value
 
 
-@pytest.mark.parametrize("product", ["redis", "valkey"])
+@pytest.mark.parametrize("product", ["redis", pytest.param("valkey", marks=pytest.mark.long)])
 async def test_nothing_acknowledged_is_lost_by_kill_9_under_load(product: str) -> None:
     async with server(product) as cluster, atoll.urls.store(cluster.url) as store:
         acknowledged: dict[str, int] = {}

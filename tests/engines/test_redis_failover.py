@@ -120,7 +120,7 @@ def sentinels(cluster: Any) -> list[int]:
 async def test_behind_sentinel_a_stopped_master_is_left() -> None:
     async with server("redis", sentinel=True) as cluster:
         sentinel = Sentinel([("127.0.0.1", number) for number in sentinels(cluster)])
-        store = RedisStore(client=sentinel.master_for("main"), options=RedisOptions(ceiling_s=3))
+        store = RedisStore(client=sentinel.master_for("main"), options=RedisOptions(ceiling_s=2))
 
         async def stop(old: int) -> None:
             cluster.members[old].pause()

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from atoll import clock
 from atoll.engines.redis import scripts
 from atoll.engines.redis.ledger import Ledger
+from atoll.engines.redis.place import Kind
 from atoll.engines.redis.road import Road, Unreachable
 from atoll.errors import AtollError
 
@@ -118,7 +119,7 @@ class Watchman:
         """
         if self._start is None or not self._start <= after < self._last:
             return None
-        if self._connection is None or self._road is None or not self._road.leads(self._connection):
+        if not self._leads():
             return None
         events = list(self._since(after))
         return events if all(event.whole for event in events) else None
@@ -126,6 +127,10 @@ class Watchman:
     def _be_there(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._watch(), context=clock.detached())
+
+    def _leads(self) -> bool:
+        """Whether we listen to whoever is known to take writes."""
+        return self._connection is not None and self._road is not None and self._road.leads(self._connection)
 
     def _since(self, after: int) -> Iterator[Event]:
         """What is remembered of after `after`. Numbers follow one another, so its place is known."""
@@ -193,12 +198,14 @@ class Watchman:
 
     async def _listen(self, connection: Any) -> None:
         """Blocked reads of the stream, one after the other, for BLOCK_S or until nobody sleeps any more."""
+        if self._ledger.place.kind is not Kind.ALONE and not self._leads():
+            raise Unreachable("somebody else leads now")
         until = clock.loop_now() + BLOCK_S
-        async with asyncio.timeout(3 * BLOCK_S):  # one for many: it costs as much as a read
+        async with asyncio.timeout(2 * BLOCK_S + 1):  # one for many: it costs as much as a read
             while self._sleepers and self._start is not None:
                 words = scripts.packed((self._item,))
                 await connection.send_packed_command(self._words + words, check_health=False)
-                for _, items in await connection.read_response() or ():
+                for _, items in await connection.read_response() or ():  # nothing: BLOCK_S have passed
                     for name, fields in items:
                         self._item = name.decode()
                         number, _, part = self._item.partition("-")
