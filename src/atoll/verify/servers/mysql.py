@@ -103,6 +103,7 @@ def _make(home: Path) -> dict[str, Any]:
 
 async def _new(home: Path) -> None:
     extra = _make(home)
+    # A server that starts removes every temporary table it finds in its tmpdir, another server's too.
     words = ["--no-defaults", f"--datadir={home / 'data'}", "--auth-root-authentication-method=normal"]
     process = await asyncio.create_subprocess_exec(
         str(INSTALL.expect()),
@@ -112,9 +113,14 @@ async def _new(home: Path) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(home)},
         **extra,
     )
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     if process.returncode:
         faults = "\n".join(line for line in said.decode(errors="replace").splitlines() if "ERROR" in line)
         raise ServerFailed(f"mariadb-install-db ended with {process.returncode}:\n{faults or said[-2000:]!s}")
@@ -123,6 +129,7 @@ async def _new(home: Path) -> None:
 def _member(home: Path, port: int, number: int, copied: bool, chosen: MysqlSettings) -> ServerProcess:
     words = {
         "datadir": str(home / "data"),
+        "tmpdir": str(home),
         "port": str(port),
         "bind-address": "127.0.0.1",
         "socket": str(home / "socket"),
