@@ -118,19 +118,29 @@ class Mirror:
                 raise answer
             if isinstance(answer, BaseException) and not isinstance(answer, NoNodeError):
                 raise NotSent(f"{opened.url} did not answer a watch: {answer!r}") from answer
+        for path, answer in zip(nodes, answers[len(rooms) :], strict=False):
+            self._enter_node(path, answer)
         for path, answer in zip(rooms, answers, strict=False):
             self._enter_room(path, answer)
-        for path, answer in zip(nodes, answers[len(rooms) :], strict=False):
-            if isinstance(answer, NoNodeError):
-                self._touched |= self._nodes.pop(path, None) is not None
-            elif (key := self._key(path)) is not None:
-                data, stat = answer
-                self._nodes[path] = entry_of(key, Node(data, Stat._make(stat)), path)[0]
-                self._touched = True
         return int(answers[-1].zxid) if dated else 0
 
+    def _enter_node(self, path: str, answer: Any) -> None:
+        """What stands at a node now, or that there is none."""
+        room, _, name = path.rpartition("/")
+        if isinstance(answer, NoNodeError):
+            self._touched |= self._nodes.pop(path, None) is not None
+        elif (key := self._key(path)) is not None:
+            data, stat = answer
+            self._nodes[path] = entry_of(key, Node(data, Stat._make(stat)), path)[0]
+            self._listed.get(room, set()).add(name)
+            self._touched = True
+
     def _enter_room(self, path: str, listed: list[str] | None) -> None:
-        """What stands in a directory now; one that is not there is awaited by the one above it."""
+        """What stands in a directory now; one that is not there is awaited by the one above it.
+
+        A list and the nodes it names are answered at different moments: a name may have gone and come again
+        between them. So what decides is whether the node is known, not whether the list before named it.
+        """
         rooms = self._rooms[path]
         before = self._listed.pop(path, set())
         now = set(listed or ())
@@ -146,7 +156,7 @@ class Mirror:
                 below = (*rooms, segment)
                 if self._concerns(below) and f"{path}/{name}" not in self._listed:
                     self._dirty_rooms.add(self._room(below))
-            elif len(rooms) >= len(self._stem) and name not in before:
+            elif len(rooms) >= len(self._stem) and f"{path}/{name}" not in self._nodes:
                 if names.joined(rooms, segment).startswith(self._prefix):
                     self._dirty_nodes.add(f"{path}/{name}")
 
