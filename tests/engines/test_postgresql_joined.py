@@ -21,7 +21,7 @@ def message(id: str, body: bytes = b"x") -> Message:
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql")), "joined"))
+    return asyncio.run(new_shop(server_of(shared("postgresql", fsync=False)), "joined"))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def shop(made: str) -> str:
 
 @pytest.fixture(scope="module")
 def bare(shared: Any) -> str:
-    return asyncio.run(new_bare(server_of(shared("postgresql")), "bare"))
+    return asyncio.run(new_bare(server_of(shared("postgresql", fsync=False)), "bare"))
 
 
 EACH = pytest.mark.parametrize("begin", KINDS.values(), ids=KINDS)

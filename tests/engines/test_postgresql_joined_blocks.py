@@ -20,7 +20,7 @@ from postgresql_shop import ask, emptied, new_shop, server_of
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql")), "blocks"))
+    return asyncio.run(new_shop(server_of(shared("postgresql", fsync=False)), "blocks"))
 
 
 @pytest.fixture

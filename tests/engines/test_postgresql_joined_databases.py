@@ -27,7 +27,7 @@ from servers import server
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql")), "databases"))
+    return asyncio.run(new_shop(server_of(shared("postgresql", fsync=False)), "databases"))
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ async def test_messages_of_other_queues_are_not_claimed(shop: str, opened: Any) 
 
 @pytest.fixture(scope="module")
 def pooled(shared: Any, made: str) -> Any:
-    cluster = shared("postgresql")
+    cluster = shared("postgresql", fsync=False)
     loop = asyncio.new_event_loop()
     process, address = loop.run_until_complete(cluster.facts["pooler"](pool_size=2))
     yield made.replace(cluster.addresses[0], address)

@@ -38,7 +38,7 @@ FORMAT_1 = Path(__file__).parent / "formats" / "postgresql-joined-1.sql"
 
 @pytest.fixture(scope="module")
 def made(shared: Any) -> str:
-    return asyncio.run(new_shop(server_of(shared("postgresql")), "weather"))
+    return asyncio.run(new_shop(server_of(shared("postgresql", fsync=False)), "weather"))
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_one_client_library_is_enough(shop: str, missing: str) -> None:
 
 
 async def test_tables_of_format_1_are_read_and_written_by_this_release(shared: Any) -> None:
-    url = await new_bare(server_of(shared("postgresql")), "format_1")
+    url = await new_bare(server_of(shared("postgresql", fsync=False)), "format_1")
     await ask(url, FORMAT_1.read_text())
     async with atoll.database(url) as database:
         [staged] = await database.relaying.staged(10, claim_s=30, queues=["sold"])

@@ -67,7 +67,7 @@ async def test_commits_elsewhere_cost_a_watch_no_look_and_a_removal_neither(
         return await asked(self, prefix, after, all=all)
 
     monkeypatch.setattr(history.Pages, "_asked", counted)
-    url = shared("postgresql").url
+    url = shared("postgresql", fsync=False).url
     async with atoll.store(url) as mine, atoll.store(url) as other:
         await other.transact(put("notices/a", b"1"))
         news = mine.observe("notices/a")
@@ -97,7 +97,7 @@ async def test_a_bell_that_skips_commits_is_found_out(shared: Any, monkeypatch: 
             heard(self, told)
 
     monkeypatch.setattr(bell.Bell, "_tell", deaf)
-    url = shared("postgresql").url
+    url = shared("postgresql", fsync=False).url
     async with atoll.store(url) as mine, atoll.store(url) as other:
         news = mine.observe("deaf/")
         await _next(news)
@@ -115,7 +115,7 @@ async def test_a_bell_that_skips_commits_is_found_out(shared: Any, monkeypatch: 
 
 
 async def test_more_keys_than_a_notice_can_name_are_heard_all_the_same(shared: Any) -> None:
-    async with atoll.store(shared("postgresql").url) as store:
+    async with atoll.store(shared("postgresql", fsync=False).url) as store:
         await store.transact(*[put(f"many/{number:03}{'x' * 200}", b"") for number in range(100)])
         news = store.observe("many/")
         assert len((await _next(news)).changed) == 100

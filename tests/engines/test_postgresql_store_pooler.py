@@ -33,7 +33,7 @@ FEW = (
 @contextlib.asynccontextmanager
 async def pooled(shared: Any, *, pool_size: int = 1) -> AsyncIterator[tuple[str, str]]:
     """A database of its own: its URL through PgBouncer, and the URL past it."""
-    cluster = shared("postgresql")
+    cluster = shared("postgresql", fsync=False)
     straight = await database(cluster.facts["ports"][0])
     process, place = await cluster.facts["pooler"](pool_size=pool_size)
     try:
@@ -140,7 +140,7 @@ async def test_without_a_straight_line_news_come_by_looking(shared: Any) -> None
 
 
 async def test_a_line_that_breaks_is_made_again(shared: Any) -> None:
-    port = shared("postgresql").facts["ports"][0]
+    port = shared("postgresql", fsync=False).facts["ports"][0]
     straight = await database(port)
     name = straight.rpartition("/")[2]
     async with atoll.urls.store(f"{straight}?poll_s=0.05") as store:

@@ -33,7 +33,7 @@ async def test_the_store_keeps_its_promises(function: Any, options: str, shared:
         pytest.skip("slow, and the same with other limits")
     if "operations_max" in options and function.__name__ not in OF_LIMITS:
         pytest.skip("nothing of it depends on the limits")
-    url = shared("postgresql").url
+    url = shared("postgresql", fsync=False).url
     made: list[Any] = []
 
     def make() -> Any:
