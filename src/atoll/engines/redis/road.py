@@ -173,11 +173,14 @@ class Road:
 
     async def _taken(self, until: float) -> Any:
         """A connection to whoever leads, with a place in the gate; Unreachable past `until`."""
-        try:
-            async with asyncio.timeout(max(0.0, until - clock.loop_now())):
-                await self._gate.acquire()
-        except TimeoutError as error:
-            raise Unreachable(f"all {self._options.connections_max} connections are in use") from error
+        if self._gate.locked():
+            try:
+                async with asyncio.timeout(max(0.0, until - clock.loop_now())):
+                    await self._gate.acquire()
+            except TimeoutError as error:
+                raise Unreachable(f"all {self._options.connections_max} connections are in use") from error
+        else:
+            await self._gate.acquire()
         try:
             while self._idle:
                 connection = self._idle.pop()
