@@ -86,6 +86,29 @@ class Pool:
                 raise
             return await self._rows(what, sql, values)
 
+    async def write(self, what: str, sql: str, values: Sequence[Any]) -> list[Row]:
+        """The same for a task that nobody cancels: its statement needs no task of its own."""
+        left = call.left_s(what, self.ceiling_s)
+        until = clock.loop_now() + left
+        async with self._taken(what, until) as wire:
+            late = False
+
+            def cut() -> None:
+                nonlocal late
+                late = True
+                wire.cut()
+
+            alarm = asyncio.get_running_loop().call_at(until, cut)
+            try:
+                rows = await _asked(wire, sql, values)
+            except Exception as error:
+                if late:
+                    raise call.unknown(what, self.where, left) from None
+                raise self._said(error) from error
+            finally:
+                alarm.cancel()
+            return self._copied(wire, rows)
+
     async def run(self, what: str, work: Callable[[Wire], Awaitable[T]]) -> T:
         """What `work` answers on one connection, by the deadline."""
         left = call.left_s(what, self.ceiling_s)
@@ -105,24 +128,21 @@ class Pool:
             except AtollError:
                 raise
             except Exception as error:
-                if answers.is_answer(error):
-                    raise answers.refused(error, self.where, self.shown) from error
-                raise answers.unanswered(error, self.where) from error
-            if wire.doubt is not None:
-                raise answers.not_copied(wire.doubt, self.where)
-            return answer
+                raise self._said(error) from error
+            return self._copied(wire, answer)
+
+    def _said(self, error: Exception) -> AtollError:
+        if answers.is_answer(error):
+            return answers.refused(error, self.where, self.shown)
+        return answers.unanswered(error, self.where)
+
+    def _copied(self, wire: Wire, answer: T) -> T:
+        if wire.doubt is not None:
+            raise answers.not_copied(wire.doubt, self.where)
+        return answer
 
     async def _rows(self, what: str, sql: str, values: Sequence[Any]) -> list[Row]:
-        async def work(wire: Wire) -> list[Row]:
-            while True:
-                try:
-                    return await wire.rows(sql, values)
-                except Exception as error:
-                    if not answers.retried(error):
-                        raise
-                    await asyncio.sleep(RETRY_S * (1 + clock.chance().random()))
-
-        return await self.run(what, work)
+        return await self.run(what, lambda wire: _asked(wire, sql, values))
 
     @asynccontextmanager
     async def _taken(self, what: str, until: float) -> AsyncIterator[Wire]:
@@ -149,6 +169,16 @@ class Pool:
             raise
         else:
             await taking.__aexit__(None, None, None)
+
+
+async def _asked(wire: Wire, sql: str, values: Sequence[Any]) -> list[Row]:
+    while True:
+        try:
+            return await wire.rows(sql, values)
+        except Exception as error:
+            if not answers.retried(error):
+                raise
+            await asyncio.sleep(RETRY_S * (1 + clock.chance().random()))
 
 
 async def _give_up(task: asyncio.Future[Any], wire: Wire) -> None:

@@ -56,7 +56,8 @@ class PsycopgWire:
         self.doubt = None
         cursor = self._cursor
         await cursor.execute(sql.encode(), values, prepare=self._prepares, binary=True)
-        return await cursor.fetchall() if cursor.description else []
+        found = cursor.pgresult  # its description would be an object for each column, made anew
+        return await cursor.fetchall() if found is not None and found.nfields else []
 
     async def script(self, sql: str) -> None:
         await self.connection.execute(sql.encode(), prepare=False)

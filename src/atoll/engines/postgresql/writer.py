@@ -111,7 +111,7 @@ class Writer:
             raise NotSent(f"the turn to {self._pool.where} came after the deadline. Nothing was sent.")
         with clock.deadline(left):
             words: list[Any] = ledger.values(calls, left * MARGIN, terms)
-            rows = await self._pool.ask("a transaction", ledger.TRANSACT, *words)
+            rows = await self._pool.write("a transaction", ledger.TRANSACT, words)
         return ledger.split(rows, len(calls))
 
     def _together(self) -> list[_Waiting]:
