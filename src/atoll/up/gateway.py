@@ -35,7 +35,7 @@ HOP_BY_HOP = frozenset(
     b"transfer-encoding upgrade expect host content-length atoll-deadline x-forwarded-for "
     b"x-forwarded-proto x-forwarded-host atoll-fence".split()
 )
-"""What ends here. A fence of a visitor's own making, with a great number, would refuse every lawful holder."""
+"""What ends here. A fence of a visitor's own, with a great number, would refuse every lawful holder."""
 REPLY_HOP_BY_HOP = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding".split())
 DEADLINE = b"atoll-deadline"
 WHOLE_BYTES_MAX = 1024 * 1024  # an answer this short is read whole, so a death half-way can be retried

@@ -43,8 +43,8 @@ class Failure(Exception):
     code: str = ""
 
 
-# The beginning of what etcd says, without "etcdserver: ", where it is said before anything is done or when the
-# entry is applied and refused. The tests meet most of them; the rest is how etcd is known to behave.
+# The beginning of what etcd says, without "etcdserver: ", where it is said before anything is done or when
+# the entry is applied and refused. The tests meet most of them; the rest is how etcd is known to behave.
 _NOT_HERE = ("no leader", "rpc not supported for learner", "not capable")
 _TOKEN = ("invalid auth token", "revision of auth store is old")
 _DEFINITE = (
