@@ -81,7 +81,8 @@ async def test_nobody_listens() -> None:
     store = ZookeeperStore(f"127.0.0.1:{free_port()}", options=QUICK)
     error = await in_time(store.get("k"), NotSent)
     assert "took us on" in str(error)
-    await in_time(store.transact(put("k", b"")), NotSent)
+    with clock.deadline(0.3):
+        await in_time(store.transact(put("k", b"")), NotSent, 0.3)
     await store.close()
 
 
@@ -93,7 +94,8 @@ async def test_somebody_else_listens() -> None:
     async with await asyncio.start_server(rude, "127.0.0.1", 0) as stranger:
         port = stranger.sockets[0].getsockname()[1]
         store = ZookeeperStore(f"127.0.0.1:{port}", options=QUICK)
-        await in_time(store.get("k"), NotSent)
+        with clock.deadline(0.7):
+            await in_time(store.get("k"), NotSent, 0.7)
         await store.close()
 
 
@@ -106,13 +108,15 @@ async def test_a_server_that_stands_still_and_goes_on() -> None:
         try:
             error = await in_time(store.transact(put("k", b"2"), request_id="r"), OutcomeUnknown)
             assert isinstance(error, OutcomeUnknown) and error.id == "r"
-            await in_time(store.get("k"), AtollError)
-            await in_time(store.leasing.keep_alive(lease), AtollError)
             fresh = ZookeeperStore(cluster.addresses[0], root="shop", options=QUICK)
-            await in_time(fresh.open(), NotSent)
+            for call, kind in (
+                (store.get("k"), AtollError),
+                (store.leasing.keep_alive(lease), AtollError),
+                (fresh.open(), NotSent),
+            ):
+                with clock.deadline(0.3):
+                    await in_time(call, kind, 0.3)
             await fresh.close()
-            with clock.deadline(0.3):
-                await in_time(store.get("k"), AtollError, 0.3)
         finally:
             cluster.members[0].resume()
         assert await healed(store) in (b"1", b"2")

@@ -85,18 +85,18 @@ async def worked(
 
 async def kill_leader(cluster: Cluster) -> float:
     """In the middle of the work; it comes back a little later."""
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.7)
     leader = await cluster.leader()
     at = clock.lease_now()
     cluster.members[leader].kill()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.0)
     await cluster.members[leader].start()
     return at
 
 
 async def pause_leader(cluster: Cluster) -> float:
     """Until the others have chosen another; it wakes up believing that it leads."""
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.7)
     leader = await cluster.leader()
     at = clock.lease_now()
     cluster.members[leader].pause()
@@ -127,11 +127,12 @@ async def busy(worker: Worker) -> None:
     await asyncio.gather(*(keys.loop(worker, steps) for _ in range(4)))
 
 
+@pytest.mark.parametrize("seconds", [5.0, pytest.param(15.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("hurt", [kill_leader, pause_leader])
 async def test_one_order_and_no_stale_holder_whatever_befalls_the_leader(
-    ensemble: Cluster, hurt: Any
+    ensemble: Cluster, hurt: Any, seconds: float
 ) -> None:
-    book, locks, claims, hurt_at = await worked(ensemble, hurt, 7.0)
+    book, locks, claims, hurt_at = await worked(ensemble, hurt, seconds)
     well(revisions.judge(book, claims=claims))
     across = [c for c in book.calls if c.began_at < hurt_at and (c.ended_at or hurt_at) > hurt_at]
     assert len(across) > 3, "little was on its way when the leader went, so little was tested"
@@ -225,11 +226,11 @@ async def test_a_majority_gone_is_said_in_time_and_its_return_is_noticed(ensembl
         for member in ensemble.members[:2]:
             member.kill()
         began = clock.loop_now()
-        with pytest.raises(AtollError):
+        with pytest.raises(AtollError), clock.deadline(1.0):
             await store.transact(put("majority", b"2"))
-        assert clock.loop_now() - began < OPTIONS.ceiling_s + 1.0
-        with pytest.raises(AtollError):
+        with pytest.raises(AtollError), clock.deadline(1.0):
             await store.get("majority")
+        assert clock.loop_now() - began < 3.0
         for member in ensemble.members[:2]:
             member.launch()
         for member in ensemble.members:

@@ -14,6 +14,7 @@ JAR = "/usr/share/java/zookeeper.jar"
 PROGRAM = Program("zookeeper", [JAR], "apt-get install zookeeper")
 JAVA = Program("java", ["java"], "apt-get install default-jre-headless")
 TICK_MS = 500
+_ANSWER_S = 1.0
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 
@@ -98,7 +99,8 @@ async def start(
 def _ready(address: str, home: Path) -> Callable[[], Awaitable[object]]:
     async def ready() -> bool:
         """It serves, and it is this one: another server may have taken the port a moment before."""
-        ours = str(home) in await four_letters(address, "conf")
-        return ours and "Mode: " in await four_letters(address, "srvr")
+        async with asyncio.timeout(_ANSWER_S):  # one asked while it starts may never answer
+            ours = str(home) in await four_letters(address, "conf")
+            return ours and "Mode: " in await four_letters(address, "srvr")
 
     return ready
