@@ -22,6 +22,7 @@ class Troubled:
         self.url, self.history, self.leasing = inner.url, inner.history, self
         self.get, self.range, self.observe = inner.get, inner.range, inner.observe
         self.epoch, self.open, self.close = inner.epoch, inner.open, inner.close
+        self.moving, self.examining, self.shadow = inner.moving, inner.examining, inner.shadow
 
     def _may(self) -> None:
         if self.error is not None:
