@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -121,8 +122,11 @@ class ServerProcess:
             self.child.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """SIGSTOP, and wait until the kernel has stopped it: it keeps its connections and answers nothing."""
         self._signal(signal.SIGSTOP)
+        until = time.monotonic() + 2
+        while self.pid is not None and not all(map(stopped, family(self.pid))) and time.monotonic() < until:
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -158,6 +162,15 @@ class ServerProcess:
         for pid in family(self.child.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def stopped(pid: int) -> bool:
+    """Whether every thread of `pid` stands still, or there is no such process."""
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
 
 
 def family(pid: int) -> list[int]:
