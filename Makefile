@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 3
 PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0"
 
 .PHONY: demo test check bench engines engines-extra long lock clean
@@ -14,7 +15,7 @@ $(STAMP): pyproject.toml requirements/dev.lock scripts/venv.sh
 	@touch $(STAMP)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile
 
 check: $(STAMP)
 	@$(BIN)/ruff check src tests examples benchmarks scripts

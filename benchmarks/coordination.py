@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Expected, Result, Size, Spread, number, percentile, ratios
+from benchmarks.measure import Expected, Result, Size, Spread, number, percentile, ratios, reachable
 from benchmarks.rivals.lock_sides import Side, Turns
 from benchmarks.turns import forced_by, porter
 
@@ -199,9 +199,8 @@ def _served(place: Place, folder: Path) -> Iterator[tuple[str, list[int]]]:
     if place.product == "sqlite":
         yield f"sqlite:///{folder / 'state.db'}", []
         return
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{place.product}-") as data:
+    with tempfile.TemporaryDirectory(dir=reachable(folder), prefix=f"{place.product}-") as data:
         Path(data).chmod(0o755)
-        folder.chmod(0o755)
         cluster = asyncio.run(servers.start(place.product, Path(data), **place.settings))
         try:
             pids = [member.pid for member in cluster.members if member.pid is not None]

@@ -100,6 +100,12 @@ def plain_file(path: Path | str, schema: str) -> None:
             connection.close()
 
 
+def reachable(folder: Path) -> Path | None:
+    """`folder` where other accounts may enter it, as a server with an account of its own must; else None."""
+    folder.chmod(0o755)
+    return folder if all(parent.stat().st_mode & 0o001 for parent in folder.resolve().parents) else None
+
+
 def number(value: float) -> str:
     """Three figures that a person reads."""
     if value >= 100:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Expected, Result, Size, number, percentile
+from benchmarks.measure import ROOT, Expected, Result, Size, number, percentile, reachable
 
 from atoll.errors import MissingExtra
 from atoll.verify import servers
@@ -50,10 +50,9 @@ def run(folder: Path, size: Size) -> Result:
         how=f"Three processes want one lock on Redis (ttl {TTL_S:g} s); whoever holds it is stopped past its "
         "lease. Overlap: how long the stopped one went on working after the next had entered.",
     )
-    folder.chmod(0o755)
     pauses = max(1, min(PAUSES, size.times // 8))
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as data:
+        with tempfile.TemporaryDirectory(dir=reachable(folder)) as data:
             Path(data).chmod(0o755)
             cluster = asyncio.run(servers.start("redis", Path(data), appendfsync="always"))
             try:

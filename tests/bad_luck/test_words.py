@@ -35,7 +35,7 @@ async def opened(door: str, url: str) -> None:
         ("postgres//x", "has no scheme; expected something like sqlite:///state.db"),
         ("", "has no scheme"),
         ("oracle://host/x", "found the scheme oracle://; this release knows memory://, sqlite://"),
-        ("postgresql://host/x", "not in this release. Use sqlite://"),
+        ("kafka://host/x", "not in this release. Use sqlite://"),
         ("amqp://host", "not in this release"),
         ("sqlite:///x.db?tpyo=1", "found the option 'tpyo'"),
         ("sqlite:///x.db?ceiling_s=soon", "found ceiling_s=soon for sqlite://; expected a number"),
@@ -88,7 +88,7 @@ def test_what_is_no_url_and_no_engine_is_a_sentence(door: str, thing: Any) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["locks", "etcd://h"], "not in this release"),
+        (["locks", "raft://h"], "not in this release"),
         (["queue", "kafka://h"], "not in this release"),
         (["verify", "gopher://h"], "found the scheme gopher://"),
         (["transactions", "sqlite:///s.db?x=1"], "found the option 'x'"),
