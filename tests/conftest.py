@@ -16,7 +16,7 @@ CEILING_S = 120.0
 """An async test; a plain one has the `timeout` of pyproject.toml."""
 LONG_S = 7200.0
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: the tests send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started us in the background; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -22,7 +22,13 @@ from atoll.up import manifest
 from atoll.urls import ENGINES
 
 REFERENCE = papers.DOCS / "reference"
-DOORS = {"store": atoll.store, "broker": atoll.broker, "tier": atoll.tier, "database": atoll.database, "register": atoll.urls.register}
+DOORS = {
+    "store": atoll.store,
+    "register": atoll.urls.register,
+    "broker": atoll.broker,
+    "tier": atoll.tier,
+    "database": atoll.database,
+}
 PAGES = {page.relative_to(papers.ROOT).as_posix(): page for page in papers.pages()}
 SCRIPTS = [
     (f"{name}-{n}", files, body)
