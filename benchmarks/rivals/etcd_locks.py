@@ -45,4 +45,7 @@ async def by_hand(url: str) -> AsyncIterator[Callable[[str], AbstractAsyncContex
         yield lock
 
 
-SIDES = (ATOLL, Side("aetcd by hand", opened=by_hand, weaker="no keep-alive, no loss noticed, no token"))
+SIDES = (
+    ATOLL,
+    Side("aetcd by hand", opened=by_hand, weaker="no keep-alive, no loss noticed, no token", needs="aetcd"),
+)

@@ -7,6 +7,7 @@ waiter, sides that await a task.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +33,12 @@ class Side:
     opened: AsyncMaker | None = None
     blocking: Maker | None = None
     weaker: str = ""
+    needs: str = ""
+    """The module it is made with, which may not be installed."""
+
+    def there(self) -> bool:
+        """Whether it can be measured here."""
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
 
     def alone_ms(self, url: str, times: int, warm: int = 5) -> list[float]:
         """Milliseconds of each taking and release, nobody else there."""

@@ -41,5 +41,5 @@ def redis_lock(url: str) -> Iterator[Callable[[str], AbstractContextManager[obje
 SIDES = (
     ATOLL,
     Side("redis-py Lock", opened=redis_py, weaker="no token, no order, polls every 10 ms"),
-    Side("python-redis-lock", blocking=redis_lock, weaker="no token, no order"),
+    Side("python-redis-lock", blocking=redis_lock, weaker="no token, no order", needs="redis_lock"),
 )

@@ -19,5 +19,10 @@ def file_lock(url: str) -> Iterator[Callable[[str], AbstractContextManager[objec
 
 SIDES = (
     ATOLL,
-    Side("filelock", blocking=file_lock, weaker="no token, no order, writes nothing, one machine"),
+    Side(
+        "filelock",
+        blocking=file_lock,
+        weaker="no token, no order, writes nothing, one machine",
+        needs="filelock",
+    ),
 )
