@@ -173,6 +173,39 @@ async def test_a_move_that_was_killed_goes_on_when_it_is_asked_again() -> None:
     assert again.done and again.copied is None, "a third time says that it is done"
 
 
+async def test_a_holder_who_came_just_after_the_word_was_sent_finishes_and_the_move_goes_on() -> None:
+    """Quicker than the mover's first look, it is taken for one who does not know the word."""
+
+    class Late(Removal):
+        async def _send_the_word(self, move: str) -> None:
+            await super()._send_the_word(move)
+            self._first = set()
+
+    old, new = await filled(MemoryStore()), MemoryStore()
+    both = atoll.store(new, formerly=old)
+    assert old.moving is not None
+    frozen = asyncio.Event()
+
+    async def hold() -> None:
+        async with Lock(both, "x") as held:
+            inside.set()
+            await frozen.wait()
+            await both.transact(put("k/late", b"1"), guard=held)
+
+    inside = asyncio.Event()
+    async with both:
+        holding = asyncio.ensure_future(hold())
+        await inside.wait()
+        mover = Late(old, new, wait_s=20, interrupt=False, force=False, say=lambda text: None)
+        moving = asyncio.ensure_future(mover.move())
+        while await old.moving.frozen() is None:
+            await asyncio.sleep(0.01)
+        frozen.set()
+        assert (await moving).done
+        await holding
+    assert (await values(new))["k/late"] == b"1"
+
+
 async def test_a_store_frozen_by_somebody_else_is_not_moved() -> None:
     source, target = await filled(MemoryStore()), MemoryStore()
     assert source.moving

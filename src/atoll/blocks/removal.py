@@ -125,15 +125,8 @@ class Removal:
             return Moved(done=True, move=move, epoch=await self._target.epoch())
         await self._prepare(new, claims)
         try:
-            if not self._resumed:
-                await self._send_the_word(move)
-                held = await self._wait(move, self._wait_s)
-                if held and not self._interrupt and not self._strangers:
-                    return Moved(done=False, move=move, held=tuple(held))
-                await old.freeze(note(self._target.url, move, done=False))
-            held = await self._wait(move, min(GRACE_S, self._wait_s))
+            held = await self._alone_in(move, old)
             if held and not self._interrupt:
-                await old.freeze(None)
                 return Moved(done=False, move=move, held=tuple(held))
             interrupted = await self._end_leases(held)
             contents = await read_all(self._source, self._say)
@@ -151,6 +144,30 @@ class Removal:
         for key in await self._left_behind(move):
             await again(partial(self._target.transact, delete(left(move, key))))
         return Moved(done=True, move=move, copied=copied, epoch=epoch, interrupted=tuple(interrupted))
+
+    async def _alone_in(self, move: str, old: Moving) -> list[Holds]:
+        """Freeze the source when nobody holds anything there; who still does when the time is over.
+
+        Whoever seems not to know the word is met with a freeze. One that does know it, and was only quicker
+        than we were, stands still then in the middle of its work and waits for us as we wait for it: so the
+        source is thawed again, and this time they are waited for.
+        """
+        until = clock.loop_now() + self._wait_s
+        if not self._resumed:
+            await self._send_the_word(move)
+        while True:
+            if not self._resumed:
+                held = await self._wait(move, max(0.0, until - clock.loop_now()))
+                if held and not self._interrupt and not self._strangers:
+                    return held
+                await old.freeze(note(self._target.url, move, done=False))
+            held = await self._wait(move, max(0.0, min(GRACE_S, until - clock.loop_now())), frozen=True)
+            if not held or self._interrupt:
+                return held
+            await old.freeze(None)
+            if self._resumed or clock.loop_now() >= until:
+                return held
+            self._first |= {(one.key, one.revision) for one in held}
 
     async def _send_the_word(self, move: str) -> None:
         """From now on a process with the word `formerly` begins nothing new; what is held goes on."""
@@ -240,10 +257,10 @@ class Removal:
         there = {entry.key: entry for entry in (await read_all(self._target)).entries}
         foreign_entries(self._target, there, {e.key: e.value for e in kept}, force=self._force)
 
-    async def _wait(self, move: str, wait_s: float) -> list[Holds]:
+    async def _wait(self, move: str, wait_s: float, *, frozen: bool = False) -> list[Holds]:
         """Until nobody holds anything, or only who came after the word was sent; who holds at the end.
 
-        Whoever came after it does not know the word: waiting for them would never end.
+        Whoever came after it does not know the word: waiting for them would never end, until it is `frozen`.
         """
         until = clock.loop_now() + wait_s
         said = ""
@@ -254,7 +271,7 @@ class Removal:
                 left_s = await self._leasing.remaining(one.lease)
                 self._left[one.lease] = max(left_s or 0.0, self._left.get(one.lease, 0.0))
             self._strangers = bool(held) and self._first.isdisjoint((one.key, one.revision) for one in held)
-            if not held or (self._strangers and self._word is not None and wait_s == self._wait_s):
+            if not held or (self._strangers and self._word is not None and not frozen):
                 return held
             if clock.loop_now() >= until:
                 return held
