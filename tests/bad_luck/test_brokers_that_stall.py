@@ -92,7 +92,7 @@ async def test_a_body_is_stopped_at_the_end_of_its_lease_also_when_the_renewal_h
     jobs = queue(broker)
     at_once, most, stopped = 0, 0, asyncio.Event()
 
-    @jobs.worker(recovery_s=0.3, concurrency=2, attempts=50, retry_s=0.0)
+    @jobs.worker(recovery_s=1.0, concurrency=2, attempts=50, retry_s=0.0)
     async def body(message: str, delivery: Delivery) -> None:
         nonlocal at_once, most
         at_once += 1
