@@ -6,17 +6,18 @@ the server is known in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.engines.postgresql import ddl, reading
+from atoll.engines.parts.together import Limits, Together
+from atoll.engines.postgresql import ddl, ledger, reading
 from atoll.engines.postgresql.bell import Bell
 from atoll.engines.postgresql.connecting import Met, Way, greet, is_direct
+from atoll.engines.postgresql.ledger import Asked, Terms
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.engines.postgresql.pool import OwnConnections, Pool
-from atoll.engines.postgresql.wires import PsycopgWire, Take, Wire
-from atoll.engines.postgresql.writer import Writer
+from atoll.engines.postgresql.wires import PsycopgWire, Row, Take, Wire
 from atoll.errors import ConfigurationError, NotApplied, ReadOnly
 from atoll.ports.address import Address
 
@@ -24,17 +25,21 @@ _FORMAT = "SELECT to_regclass('atoll.format') IS NOT NULL AND to_regclass('atoll
 _NUMBER = f"SELECT f.number FROM atoll.format f WHERE f.part = '{ddl.PART}'"
 
 
+MARGIN = 0.9
+"""The server gives up waiting a little before the caller does, so that there is an answer."""
+
+
 @dataclass(slots=True, eq=False)
 class Desk:
     """Everything of one event loop."""
 
     pool: Pool
-    writer: Writer
+    together: Together[Asked, list[Row]]
     bell: Bell
     own: OwnConnections | None
 
     async def close(self) -> None:
-        await self.writer.close()
+        await self.together.close()
         await self.bell.close()
         if self.own is not None:
             await self.own.close()
@@ -65,7 +70,7 @@ class Plan:
             if own is not None:
                 await own.close()
             raise
-        return Desk(pool, Writer(pool), self._bell(pool), own)
+        return Desk(pool, self._together(pool), self._bell(pool), own)
 
     async def _expected(self, wire: Wire) -> None:
         if self.take is not None:
@@ -83,6 +88,19 @@ class Plan:
         assert self.met.facts is not None
         where = f"the database {self.met.facts.database!r}"
         ddl.check_format(found[0][0] if found else None, where, self.shown)
+
+    def terms(self) -> Terms:
+        """What every call is made with, as the server was when it was last met."""
+        assert self.met.facts is not None, "a desk was opened without meeting its server"
+        return Terms(self.met.facts.synchronous_commit, self.options, self.shown)
+
+    def _together(self, pool: Pool) -> Together[Asked, list[Row]]:
+        async def send(calls: Sequence[Asked], left_s: float) -> Sequence[list[Row]]:
+            words = ledger.values(calls, left_s * MARGIN, self.terms())
+            return ledger.split(await pool.write("a transaction", ledger.TRANSACT, words), len(calls))
+
+        limits = Limits(queue_max=self.options.queue_max, ceiling_s=self.options.ceiling_s)
+        return Together(send, pool.where, limits)
 
     def _bell(self, pool: Pool) -> Bell:
         async def look() -> int:

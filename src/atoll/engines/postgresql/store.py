@@ -18,7 +18,7 @@ from atoll.engines.postgresql.desk import Desk, Plan, shown_pool
 from atoll.engines.postgresql.examining import PostgresExamining
 from atoll.engines.postgresql.history import PostgresHistory
 from atoll.engines.postgresql.leases import PostgresLeasing
-from atoll.engines.postgresql.ledger import Asked, Terms
+from atoll.engines.postgresql.ledger import Asked
 from atoll.engines.postgresql.moving import PostgresMoving
 from atoll.engines.postgresql.options import StoreOptions
 from atoll.engines.postgresql.wires import Row
@@ -71,8 +71,8 @@ class PostgresStore:
             )
         self._url = str(address) if address is not None else shown_pool(pool)
         self.met = Met()
-        plan = Plan(address, take, self.options, self.met, self._url)
-        self._desks: Opening[Desk] = Opening(plan.desk, Desk.close)
+        self._plan = Plan(address, take, self.options, self.met, self._url)
+        self._desks: Opening[Desk] = Opening(self._plan.desk, Desk.close)
         self._leasing = PostgresLeasing(self)
         self._history = PostgresHistory(self)
         self._moving = PostgresMoving(self)
@@ -202,10 +202,9 @@ class PostgresStore:
     async def write(self, asked: Asked) -> Applied | Unmet:
         """One transaction, beside whatever else waits in this loop."""
         desk = await self.desk()
-        terms = Terms(self._facts().synchronous_commit, self.options, self._url)
-        rows = await desk.writer.ask(asked, terms)
+        rows = await desk.together.ask(asked)
         desk.bell.ring(rows[0][3])
-        return ledger.answer(asked, rows, terms)
+        return ledger.answer(asked, rows, self._plan.terms())
 
     async def read(self, what: str, sql: str, *values: Any) -> list[Row]:
         """A look at the primary in which no lease is over; each row begins with reading's head."""
