@@ -66,10 +66,10 @@ def run(folder: Path, size: Size) -> Result:
     head = (
         "",
         "pauses that bit",
-        "overlap p50 ms",
+        "overlap p50 ms, where any",
         "overlap most ms",
         "late writes taken",
-        "late writes refused",
+        "stopped before, or refused",
     )
     result.tables.append((head, rows))
     ours = sum(int(row[4]) for row in rows[:-1])

@@ -188,7 +188,7 @@ def _named(door: str, scheme: str) -> str:
     if not doors:
         if scheme in _PLANNED:
             raise ConfigurationError(
-                f"{scheme}:// is on the page but not in this release. Use sqlite:// or memory:// today; "
+                f"{scheme}:// is on the page but not in this release. Use sqlite:// today; "
                 "the code stays the same when the engine comes."
             )
         raise ConfigurationError(

@@ -33,6 +33,7 @@ class StandIn:
     leaderless: bool = False
     stammers: bool = False
     spurious: bool = False
+    silences: int = 0
     url: str = ""
     bell: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -84,6 +85,7 @@ class StandIn:
         if self.token and request.headers.get("X-Consul-Token") != self.token:
             return PlainTextResponse("rpc error making call: Permission denied: token lacks 'key:read'", 403)
         if self.leaderless:
+            self.silences += 1
             return PlainTextResponse("No cluster leader", 500)
         return None
 

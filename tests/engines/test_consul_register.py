@@ -125,7 +125,8 @@ async def test_a_watch_outlives_a_short_silence_and_not_a_long_one() -> None:
         await picture.step("the first observation")
         consul.leaderless = True
         waiting = asyncio.ensure_future(picture.step("news"))
-        await asyncio.sleep(0.3)
+        while not consul.silences:
+            await asyncio.sleep(0.01)
         consul.leaderless = False
 
         async def put() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 import atoll
@@ -14,7 +12,6 @@ from atoll.errors import (
     ConfigurationError,
     DiskFull,
     FormatRefused,
-    LimitReached,
     NotSent,
     OutcomeUnknown,
     WatchLost,
@@ -66,7 +63,7 @@ async def test_a_wrong_password_is_said_and_not_shown() -> None:
         assert "wr0ng-one" not in f"{refused.value}{wrong!r}{wrong.url}"
 
 
-async def test_a_server_without_jetstream_is_named(tmp_path: object) -> None:
+async def test_the_error_of_a_server_without_jetstream_names_the_switch() -> None:
     from nats.js.errors import ServiceUnavailableError
 
     from atoll.engines.nats.connection import of
@@ -96,7 +93,7 @@ async def test_a_stalled_server_is_an_unknown_outcome_by_the_deadline() -> None:
 
 async def test_a_watch_heals_when_the_server_was_killed() -> None:
     async with server("nats") as cluster, register(cluster.url) as mine:
-        entry = kept(await mine.put_if("w/a", b"1", ABSENT))
+        kept(await mine.put_if("w/a", b"1", ABSENT))
         picture = Picture(mine.observe("w/"))
         await picture.step("the first observation")
         cluster.members[0].kill()
@@ -112,7 +109,6 @@ async def test_a_watch_heals_when_the_server_was_killed() -> None:
 
         await eventually(written, "it takes writes again")
         await picture.until(lambda known: "w/a" in known and known["w/a"].value == b"2", "the news after it")
-        assert entry.value == b"1"
 
 
 async def test_a_watch_of_a_server_that_stays_silent_is_lost() -> None:
@@ -126,10 +122,9 @@ async def test_a_watch_of_a_server_that_stays_silent_is_lost() -> None:
 
 async def test_a_full_stream_is_disk_full() -> None:
     async with server("nats", store_bytes=200_000) as cluster, register(cluster.url) as mine:
-        with pytest.raises((DiskFull, LimitReached)) as full:
+        with pytest.raises(DiskFull, match="no room left"):
             for number in range(100):
                 await mine.put_if(f"k{number}", b"x" * 50_000, ABSENT)
-        assert "nats" in str(full.value)
 
 
 async def test_values_of_somebody_else_are_refused(shared: Shared) -> None:
@@ -165,7 +160,7 @@ async def test_a_client_of_the_caller_s_own_stays_open(shared: Shared) -> None:
     client = await nats.connect(shared("nats").url.rpartition("/")[0])
     try:
         async with NatsRegister(client=client, bucket="mine") as mine:
-            kept(await mine.put_if("k", b"1", (await mine.get("k")).revision * 0))
+            kept(await mine.put_if("k", b"1", ABSENT))
         assert client.is_connected
     finally:
         await client.close()
@@ -180,13 +175,11 @@ def test_wrong_options_are_refused(words: str) -> None:
 async def test_three_servers_go_on_without_their_leader() -> None:
     async with server("nats", nodes=3) as cluster:
         async with register(f"{cluster.url}?replicas=3&ceiling_s=3") as mine:
-            revision = ABSENT
 
             async def first() -> bool:
-                nonlocal revision
                 try:
                     found = (await mine.get("k")).entry
-                    revision = kept(await mine.put_if("k", b"1", found.revision if found else 0)).revision
+                    kept(await mine.put_if("k", b"1", found.revision if found else ABSENT))
                     return True
                 except AtollError:
                     return False
@@ -203,7 +196,6 @@ async def test_three_servers_go_on_without_their_leader() -> None:
                         await mine.put_if("k", b"2", found.revision), Applied
                     )
                 except AtollError:
-                    await asyncio.sleep(0.2)
                     return False
 
             await eventually(second, "the others take a write")

@@ -41,7 +41,7 @@ def test_what_is_missing_is_named_with_the_line_to_type(tmp_path: Path) -> None:
 
 def test_where_all_is_here_it_ends_at_once() -> None:
     done = engines(os.environ["PATH"], "--show")
-    if done.returncode:
+    if done.returncode and os.environ.get("ATOLL_ENGINES") != "all":
         pytest.skip(done.stdout.strip())
     assert done.stdout == "all servers are here: nothing to install\n"
 

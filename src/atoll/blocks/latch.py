@@ -72,7 +72,7 @@ class Latch:
             )
 
     async def reset(self) -> None:
-        """Close it again, with nothing counted."""
+        """Close it again, with nothing counted. A count whose answer is awaited still may count after it."""
         await again(lambda: self.store.transact(delete(self._key)))
 
     def _left(self, tally: Tally | None) -> int:

@@ -182,7 +182,7 @@ async def _write(target: Store, batch: Sequence[Entry], known: dict[str, Entry])
                 )
         there = {e.key: e for e in batch if answer.entries.get(e.key) is not None}
         if len(there) < len(batch):  # else all of it was applied before, and the answer was lost
-            await _write(target, [entry for entry in batch if entry.key not in there], {})
+            await _write(target, [entry for entry in batch if entry.key not in there], known)
 
 
 def moving_of(store: Store) -> Moving:

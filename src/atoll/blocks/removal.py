@@ -23,7 +23,6 @@ from urllib.parse import unquote
 from atoll import clock
 from atoll.blocks.moving import (
     OURS,
-    PAGE,
     Contents,
     Copied,
     Say,
@@ -34,6 +33,7 @@ from atoll.blocks.moving import (
     read_all,
     read_once,
 )
+from atoll.blocks.ownership import below
 from atoll.blocks.session import again, finished
 from atoll.errors import ConfigurationError, Conflict, LeaseOver
 from atoll.ports.moving import DRAINING, left, mark, move_of, note
@@ -251,11 +251,12 @@ class Removal:
                     f"found the target {self._target.url} frozen: {found}. Expected one that takes writes; "
                     "to move back into it say --force."
                 )
-            await new.freeze(None)
         kept = (await read_all(self._source)).kept
         check_sizes(kept, claims, self._target)
         there = {entry.key: entry for entry in (await read_all(self._target)).entries}
         foreign_entries(self._target, there, {e.key: e.value for e in kept}, force=self._force)
+        if found is not None:
+            await new.freeze(None)
 
     async def _wait(self, move: str, wait_s: float, *, frozen: bool = False) -> list[Holds]:
         """Until nobody holds anything, or only who came after the word was sent; who holds at the end.
@@ -289,11 +290,7 @@ class Removal:
     async def _left_behind(self, move: str) -> dict[str, int]:
         """What was given up while the old store could not take it: keys and their revisions there."""
         prefix = left(move)
-        page = await self._target.range(prefix, limit=PAGE)
-        entries = list(page.entries)
-        while page.more:
-            page = await self._target.range(start=entries[-1].key + "\0", end=prefix[:-1] + "0", limit=PAGE)
-            entries += page.entries
+        entries = await below(self._target, prefix)
         return {entry.key.removeprefix(prefix): int(entry.value) for entry in entries}
 
     async def _end_leases(self, held: Sequence[Holds]) -> list[Holds]:

@@ -153,9 +153,10 @@ def described() -> str:
 def refuse_reentry(store: Store, kind: str, name: str, who: object) -> None:
     """Refuse to wait for what the caller itself holds: it would wait for ever."""
     if held_by(store, kind, name, who) is not None:
+        more = ", or make the lock reentrant=True" if kind == "lock" else ""
         raise WouldDeadlock(
             f"{name} is held by this very caller already; waiting for it here would never end. "
-            "Hand the held one on as an argument, take two different names, or make the lock reentrant=True."
+            f"Hand the held one on as an argument, or take two different names{more}."
         )
 
 

@@ -73,7 +73,10 @@ async def _break(options: argparse.Namespace, name: str, where: str) -> int:
     async with urls.store(named.asking(where)) as store:
         found = [one for one in await roster(store, (kind,)) if one.name == name and one.holders]
         if not found:
-            raise NotReady(f"nobody holds {name} in {store.url}, so nothing was broken. See: atoll locks")
+            raise NotReady(
+                f"nobody holds {name} in {store.url} as a {kind}, so nothing was broken. Read/write "
+                "locks and semaphores cannot be broken; they end with their leases. See: atoll locks"
+            )
         holder = found[0].holders[0]
         if not options.yes:
             _confirm(name, holder, now=options.now)

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _place(url: str) -> Place:
     """The database that `url` names; where it names only a store, the store, if that one has tables."""
-    doors = urls.ENGINES.get(urls.parse(url).scheme, {})
+    scheme = urls.parse(url).scheme
+    doors = urls.ENGINES.get(scheme) or urls.strangers(scheme)
     if "store" in doors and "database" not in doors:
         store = urls.store(url)
         if hasattr(store, "schema"):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Self, TypeVar
 
 from atoll import clock
-from atoll.errors import ConfigurationError, EpochChanged, ReadOnly
+from atoll.errors import ConfigurationError, EpochChanged, NotSent, OutcomeUnknown, Overloaded, ReadOnly
 from atoll.ports import refusal
 from atoll.ports.examining import Examining
 from atoll.ports.moving import DRAINING, left, mark, move_of
@@ -243,7 +244,10 @@ class FormerlyStore:
                     done, following = following, None
                     yield done.result()
                 if clock.loop_now() - self._looked >= LOOK_S:
-                    await self.look()
+                    with suppress(
+                        NotSent, OutcomeUnknown, Overloaded
+                    ):  # the watch itself says when it is lost
+                        await self.look()
                 if self._moved:
                     return
         finally:

@@ -21,7 +21,7 @@ from atoll.ports.store import Token
 NAME = "Atoll-Fence"
 BYTES_MAX = 4096
 NUMBER_MAX = (1 << 63) - 1
-_FORM = re.compile(r"(?P<kind>[a-z]+)/(?P<name>[!-~]+) (?P<epoch>[0-9]{1,19}):(?P<revision>[0-9]{1,19})")
+_FORM = re.compile(r"(?P<kind>[a-z_]+)/(?P<name>[!-~]+) (?P<epoch>[0-9]{1,19}):(?P<revision>[0-9]{1,19})")
 
 
 class Holding(Protocol):

@@ -235,7 +235,14 @@ async def _special(
     except (MissingExtra, ConfigurationError):
         raise
     except (AtollError, OSError) as error:
-        return [Line(act.claim, act.name, None, f"(could not be set up: {str(error).splitlines()[0]:.200})")]
+        return [
+            Line(
+                act.claim,
+                act.name,
+                None,
+                f"(could not be played: {(str(error) or repr(error)).splitlines()[0]:.200})",
+            )
+        ]
     for line in performed.lines:
         line.workload = act.name
     if performed.history is not None:

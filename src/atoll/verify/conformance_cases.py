@@ -61,7 +61,8 @@ class Check:
 def conformance(port: str = "store") -> list[Check]:
     """Every sentence of a port as a plain async function: `store`, `register`, `broker` or `tier`.
 
-    They keep to keys, queues and names of their own, so the place may be in use; none needs a test runner.
+    They keep to keys, queues and names of their own, but those of a store that can be moved freeze all of
+    it and raise its epoch: use a place that nobody else uses. None needs a test runner.
     """
     if port not in SUITES:
         raise ConfigurationError(f"found the port {port!r}; expected one of {', '.join(SUITES)}.")

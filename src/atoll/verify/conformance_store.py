@@ -1,8 +1,9 @@
 """Conformance of a Store: every sentence of the port is a question to the engine.
 
-`make()` gives a handle on a store; the cases keep to keys of their own, so it may be in use. Run all
-of `CASES`, or `await function(make)` one by one; a broken promise raises Violation, one that the
-engine does not claim raises NotTested.
+`make()` gives a handle on a store; the cases keep to keys of their own, but those of a store that can
+be moved freeze it whole and raise its epoch: use one that nobody else uses. Run all of `CASES`, or
+`await function(make)` one by one; a broken promise raises Violation, one that the engine does not claim
+raises NotTested.
 """
 
 from __future__ import annotations

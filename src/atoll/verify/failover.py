@@ -17,7 +17,7 @@ from atoll import clock
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
-from atoll.verify.staging import Stage, Start, accept, leading, staged
+from atoll.verify.staging import Stage, Start, accept, leading, replaced, staged
 
 LAG_S = 0.4
 VOTING = ("etcd", "zookeeper", "nats", "consul")
@@ -95,8 +95,7 @@ async def _voted(stage: Stage) -> list[Accident]:
     member = stage.cluster.members[number]
     accident = Accident(Hardship.FAILOVER, member.name, clock.lease_now(), proof=0)
     member.kill()
-    another = await leading(stage)
-    accident.proof = int(another != number)
+    accident.proof = int(await replaced(stage, number))
     accident.seconds = clock.lease_now() - accident.at
     await member.start()
     return [accident]

@@ -86,8 +86,8 @@ async def visit(
             here.lease = (await store.leasing.grant(LEASE_S)).lease
             keeper = asyncio.ensure_future(_keep(store, here.lease))
             stack.push_async_callback(_stop, keeper)
-        stack.push_async_callback(_leave, store, here)
         await stack.enter_async_context(janitor.waiting(wish.url, base))
+        stack.push_async_callback(_leave, store, here)
         await _through_proxies(stack, here, wish)
         yield here
 
@@ -154,7 +154,12 @@ async def _through_proxies(stack: AsyncExitStack, here: Visit, wish: Wish) -> No
         return
     scheme = wish.url.partition("://")[0]
     found = addresses(wish.url)
-    if not found or "+" in scheme or scheme.endswith("ss") or "ssl" in wish.url or scheme == "etcds":
+    if (
+        not found
+        or "+" in scheme
+        or scheme in ("rediss", "valkeys", "etcds")
+        or "ssl" in wish.url.partition("?")[2]
+    ):
         return
     through, proxies = {}, []
     for host, port in found:

@@ -18,7 +18,7 @@ from atoll.verify.accidents import DELAY_MIN_S, Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
 from atoll.verify.servers.process import ServerProcess, family
-from atoll.verify.staging import Stage, leading
+from atoll.verify.staging import Stage, leading, replaced
 
 CALM_S = (0.2, 0.5)
 """How long after a fault before the next, so that the clients are on their feet again."""
@@ -171,7 +171,7 @@ class Weather:
             until = clock.loop_now() + 8
             while clock.loop_now() < until and not accident.proof:
                 await asyncio.sleep(0.1)
-                accident.proof = int(await leading(self.stage, 2) != number)
+                accident.proof = int(await replaced(self.stage, number, 2))
             await asyncio.sleep(ttl_s)
         finally:
             for proxy in self.stage.peers:

@@ -154,6 +154,15 @@ async def _bumped(stage: Stage) -> bool:
     return moving is not None
 
 
+async def replaced(stage: Stage, number: int, within_s: float = 20.0) -> bool:
+    """Whether somebody other than member `number` is found leading in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await stage.cluster.leader() != number
+    except Exception:
+        return False
+
+
 async def leading(stage: Stage, within_s: float = 20.0) -> int:
     """The index of the member that leads; 0 where nobody can be found leading in time."""
     try:

@@ -141,6 +141,7 @@ class ConsulRegister:
         known: dict[str, Entry] | None = None
         index, heard = 0, clock.loop_now()
         while True:
+            self._still(life, prefix)
             try:
                 rows, newest = await self._look(client, prefix, index)
             except (NotSent, OutcomeUnknown, Overloaded) as error:
@@ -170,7 +171,10 @@ class ConsulRegister:
     async def _look(self, client: Client, prefix: str, index: int) -> tuple[list[Entry], int]:
         wait_s = min(WAIT_S, self.options.liveness_s / 2) if index else 0.0
         rows, newest = await client.below(
-            self._folder + prefix, self.options.ceiling_s, after=index, wait_s=wait_s
+            self._folder + prefix,
+            min(self.options.ceiling_s, self.options.liveness_s / 2),
+            after=index,
+            wait_s=wait_s,
         )
         mine = [self._mine(one) for one in rows if one.key != self._folder + REMOVALS]
         return [one for one in mine if one is not None], newest

@@ -6,12 +6,13 @@ have been burnt meanwhile an observer begins anew, while one who must miss nothi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from atoll import clock
 from atoll.engines.etcd import transaction, wire
-from atoll.engines.etcd.client import AnotherCluster
+from atoll.engines.etcd.client import AGAIN_S, AnotherCluster
 from atoll.engines.etcd.watch import Gap, News, Subscriber
 from atoll.errors import Compacted, EpochChanged, NotSent, OutcomeUnknown, Overloaded, WatchLost
 from atoll.ports.register import Entry, Observation
@@ -34,6 +35,7 @@ async def observed(store: EtcdStore, prefix: str) -> AsyncIterator[Observation]:
         try:
             at, entries, revision = await _snapshot(store, prefix, life)
         except AnotherCluster:
+            await _reattach(store, await store.attached())
             continue
         low, high = store.keys.span(prefix)
         doubt = at.doubt
@@ -68,6 +70,7 @@ async def _snapshot(store: EtcdStore, prefix: str, life: int) -> tuple[Attachmen
         except (NotSent, OutcomeUnknown, Overloaded) as error:
             if clock.loop_now() > until:
                 raise _lost(store, prefix, str(error)) from error
+            await asyncio.sleep(AGAIN_S)
 
 
 async def _all(store: EtcdStore, at: Attachment, prefix: str) -> tuple[tuple[Entry, ...], int]:

@@ -112,7 +112,11 @@ class _Writer:
         found = await self._sent(calls, left_s, sweeps=False)
         if any(ledger.kind(one) == script.AGAIN for one in found):
             found = await self._sent(calls, left_s, sweeps=True)
-        await self._trim(found)
+        if any(
+            ledger.kind(one) == script.APPLIED and (asked.then or asked.ends is not None)
+            for asked, one in zip(calls, found, strict=True)
+        ):
+            await self._trim(found)
         return found
 
     async def _sent(self, calls: Sequence[Asked], left_s: float, *, sweeps: bool) -> Sequence[Found]:

@@ -48,7 +48,7 @@ async def observe(register: NatsRegister, bucket: Bucket, prefix: str) -> AsyncI
 async def _once(
     register: NatsRegister, bucket: Bucket, prefix: str, life: int
 ) -> AsyncIterator[Observation | None]:
-    """One consumer's life. None: it is alive and there is no news. Ends when it missed a message."""
+    """One consumer's life. None: it is alive and there is no news. Ends only with an error."""
     newest = await register.newest(bucket)
     subject = f"$KV.{register.bucket}.{names.wildcard(prefix)}"
     reader = await bucket.stream.subscribe(

@@ -6,7 +6,7 @@ the statement stands. A FATAL, a broken line or silence is none.
 
 from __future__ import annotations
 
-from atoll.engines.postgresql.sqlstate import RETRY, code, first_line
+from atoll.engines.postgresql.sqlstate import LOST, RETRY, code, first_line
 from atoll.errors import (
     AtollError,
     ConfigurationError,
@@ -18,9 +18,6 @@ from atoll.errors import (
     Overloaded,
     ReadOnly,
 )
-
-LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
-"""The server ended the connection; the statement on it may have been committed."""
 
 
 def retried(error: BaseException) -> bool:

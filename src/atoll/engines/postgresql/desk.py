@@ -81,13 +81,20 @@ class Plan:
                     "pool of connections to the primary."
                 )
             self.met.note(facts, direct=False)
-        if self.options.create:
-            await wire.script(";\n".join(ddl.statements()))
-        [(there,)] = await wire.rows(_FORMAT, ())
-        found = await wire.rows(_NUMBER, ()) if there else []
         assert self.met.facts is not None
         where = f"the database {self.met.facts.database!r}"
+        found = await self._number(wire)
+        if self.options.create:
+            if found:  # a newer Atoll's functions are not written over
+                ddl.check_format(found[0][0], where, self.shown)
+            await wire.script(";\n".join(ddl.statements()))
+            found = await self._number(wire)
         ddl.check_format(found[0][0] if found else None, where, self.shown)
+
+    async def _number(self, wire: Wire) -> Sequence[Row]:
+        """The format's row, where the tables are there."""
+        [(there,)] = await wire.rows(_FORMAT, ())
+        return await wire.rows(_NUMBER, ()) if there else []
 
     def terms(self) -> Terms:
         """What every call is made with, as the server was when it was last met."""

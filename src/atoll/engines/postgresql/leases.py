@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from atoll import clock
 from atoll.engines.postgresql import answers, reading
-from atoll.engines.postgresql.ledger import Asked
+from atoll.engines.postgresql.ledger import Asked, is_text
 from atoll.errors import AtollError
 from atoll.ports import refusal
 from atoll.ports.store import Granted
@@ -44,15 +44,20 @@ class PostgresLeasing:
         return Granted(id, ttl_s)
 
     async def keep_alive(self, lease: str) -> float:
+        if not is_text(lease):
+            raise refusal.lease_over(repr(lease))
         rows = await self._store.ask("a renewal", _KEEP_ALIVE, await self._store.synchronous(), lease)
         if not rows:
             raise await self._uncertain() or refusal.lease_over(lease)
         return float(rows[0][0])
 
     async def revoke(self, lease: str) -> None:
-        await self._store.write(Asked(ends=lease))
+        if is_text(lease):
+            await self._store.write(Asked(ends=lease))
 
     async def remaining(self, lease: str) -> float | None:
+        if not is_text(lease):
+            return None
         rows = await self._store.look("a look at a lease", _LEFT, lease)
         left = rows[0][0]
         return float(left) if left is not None and left > 0 else None

@@ -56,16 +56,16 @@ def checked(asked: Asked) -> Asked:
     """Refuse what PostgreSQL's text cannot hold, before it spoils the calls beside it."""
     for operation in asked.then:
         lease = operation.lease if isinstance(operation, Put) else None
-        if lease is not None and not _is_text(lease):
+        if lease is not None and not is_text(lease):
             raise refusal.lease_over(repr(lease))
-    if asked.request_id is not None and not _is_text(asked.request_id):
+    if asked.request_id is not None and not is_text(asked.request_id):
         raise ConfigurationError(
             f"found the request_id {asked.request_id!r:.60}; expected some text without NUL, such as a UUID."
         )
     return asked
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     try:
         return "\0" not in text and bool(text.encode())
     except UnicodeEncodeError:

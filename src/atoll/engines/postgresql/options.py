@@ -32,7 +32,7 @@ class StoreOptions:
     connections_max: int = 8
     """Connections of this handle in one event loop; one more listens."""
     queue_max: int = 10_000
-    """Writes that may wait in this process; more are Overloaded."""
+    """Writes that may wait in one event loop; more are Overloaded."""
     host: str = ""
     """The folder of a Unix socket, as in postgresql:///shop?host=/var/run/postgresql."""
     sslmode: str = ""

@@ -43,7 +43,7 @@ class OwnConnections:
             try:
                 yield wire
             except BaseException:
-                if not _quiet(wire):
+                if self._closed or not _quiet(wire):
                     await wire.connection.close()
                     raise
                 self._idle.append(wire)

@@ -19,7 +19,8 @@ from atoll.errors import (
     ReadOnly,
 )
 
-LOST = ("08", "57P01", "57P02", "57P03")
+LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+"""The server ended the connection; the statement on it may have been committed."""
 RETRY = ("40001", "40P01")
 WAITED = ("55P03", "57014")
 CROWDED = ("too many clients", "too many connections", "connection slots are reserved", "no more connections")

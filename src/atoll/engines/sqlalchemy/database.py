@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from atoll import clock
+from atoll.engines.parts.call import left_s
 from atoll.engines.sqlalchemy import dialect
 from atoll.engines.sqlalchemy.asyncio_half import is_async_engine
 from atoll.engines.sqlalchemy.joined import CEILING_S, SqlAlchemyJoined, explaining
@@ -181,9 +181,9 @@ class SqlAlchemyDatabase:
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         """`work` in a transaction of its own. Out of time: OutcomeUnknown."""
-        left = clock.remaining_s(CEILING_S)
+        left = left_s("a transaction of Atoll's own", CEILING_S)
         try:
-            async with asyncio.timeout(max(0.0, left)):
+            async with asyncio.timeout(left) as limit:
                 if self._asyncio is None:
                     return await asyncio.to_thread(self._write_here, work)
                 with reaching(self._dialect, self._where):
@@ -192,6 +192,8 @@ class SqlAlchemyDatabase:
                     async with aclosing(connection), connection.begin():
                         return await connection.run_sync(work)
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise OutcomeUnknown(
                 f"the database {self._name} gave no answer within {left:.3g} s; what was asked may have "
                 "been done. Ask again: what is Atoll's can be asked twice."

@@ -157,7 +157,7 @@ def _times(survey: Survey) -> list[Finding]:
             setting="minSessionTimeout, maxSessionTimeout",
             value=f"{survey.ttl_min_s:g} s, {survey.ttl_max_s:g} s",
             weight=Weight.COSTS if short else Weight.FINE,
-            cost=f"A lease is granted no less and no more than this, with ticks of {survey.tick_s:g} s.",
+            cost=f"A lease is never shorter or longer than this, with ticks of {survey.tick_s:g} s.",
             fix="maxSessionTimeout=40000 in zoo.cfg" if short else "",
         )
     ]

@@ -37,10 +37,15 @@ async def start(
             words += ["--cluster_name", f"c{ports[0][0]}", "--name", f"n{place}"]
             words += ["--cluster", f"nats://127.0.0.1:{route}", "--routes", routes]
         members.append(ServerProcess(f"nats{place}", words, home, _ready(watch)))
-    await asyncio.gather(*(member.start() for member in members))
     login = f"{user}:{password}@" if user else ""
     addresses = [f"127.0.0.1:{port}" for port, _, _ in ports]
-    return Cluster("nats", f"nats://{login}{','.join(addresses)}/atoll", members, addresses=addresses)
+    cluster = Cluster("nats", f"nats://{login}{','.join(addresses)}/atoll", members, addresses=addresses)
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+    except BaseException:
+        await cluster.close()
+        raise
+    return cluster
 
 
 def _ready(port: int) -> Callable[[], Awaitable[object]]:
