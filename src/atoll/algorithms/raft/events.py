@@ -152,7 +152,7 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkStored:
-    """Answer to `StoreChunk`. `offset`: bytes of it that are here. `installed`: durable, whole, the state is its."""
+    """Answer to `StoreChunk`. `offset`: bytes here so far. `installed`: durable, whole, and now the state."""
 
     snapshot: Snapshot
     offset: int
