@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from atoll.verify.servers.process import free_port
+
 MODULE = '''
 """What a team's module looks like."""
 import asyncio, os
@@ -85,12 +87,6 @@ def work(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def test_it_runs_every_worker_of_the_module_and_drains_on_sigterm(team: Path) -> None:

@@ -107,6 +107,36 @@ async def test_sqlite_keeps_on_it_what_its_pages_say(
 
 
 @needs_disk
+async def test_a_disk_that_hangs_holds_the_next_fsync_so_every_cut_bites(tmp_path: Path) -> None:
+    async with PowerDisk(tmp_path) as disk:
+        assert not await disk.hang(0.1), "nobody writes"
+        writer = asyncio.create_task(
+            asyncio.to_thread(write, disk.path / "a", b"asked to be forced", force=True)
+        )
+        assert await disk.hang(20)
+        assert not writer.done(), "it was told that its bytes are safe"
+        counts = await disk.cut(seed=1)
+        assert counts.undone_bytes == len(b"asked to be forced")
+        with pytest.raises(OSError, match=r"\[Errno (103|107|5)\]"):
+            await writer
+        await off_loop(lambda: write(disk.path / "a", b"x", force=True))
+        assert await off_loop((disk.path / "a").read_bytes) == b"x", "after the cut it answers again"
+
+
+def test_some_of_what_was_not_forced_is_lost_whatever_the_dice_say(tmp_path: Path) -> None:
+    for seed in range(40):
+        disk = Disk(tmp_path / str(seed))
+        path = tmp_path / str(seed) / "content" / "a"
+        path.write_bytes(b"")
+        handle, node = os.open(path, os.O_RDWR), disk.node(str(path))
+        for place in range(seed % 3 + 1):
+            disk.write(node, handle, b"1234", place * 4)
+        os.close(handle)
+        disk.cut(random.Random(seed))
+        assert disk.counts.undone_bytes > 0
+
+
+@needs_disk
 async def test_a_disk_whose_owner_is_killed_is_unmounted(tmp_path: Path) -> None:
     code = (
         "import asyncio, os, sys\nfrom pathlib import Path\nfrom atoll.verify.power.mount import PowerDisk\n"

@@ -55,9 +55,12 @@ def cut_power(stage: Stage) -> Fate:
         disk: PowerDisk = stage.facts["disk"]
         await asyncio.sleep(dice.uniform(0.2, 0.8))
         accident = Accident(Hardship.POWER_CUT, "all", clock.lease_now())
+        await disk.hang()
+        for member in stage.cluster.members:
+            member.strike()
+        counts = await disk.cut(dice.randrange(1 << 30) if dice.random() < 0.5 else None)
         for member in stage.cluster.members:
             member.kill()
-        counts = await disk.cut(dice.randrange(1 << 30) if dice.random() < 0.5 else None)
         accident.proof = counts.undone_bytes
         await _up_again(stage)
         accident.seconds = clock.lease_now() - accident.at

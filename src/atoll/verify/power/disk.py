@@ -208,8 +208,9 @@ class Disk:
         counts = self.counts
         counts.cuts += 1
         counts.undone_bytes = counts.undone_writes = counts.undone_names = 0
-        for inode in self.nodes.values():
-            kept = dice.randrange(len(inode.undo) + 1) if dice is not None and inode.undo else 0
+        for place, inode in enumerate([inode for inode in self.nodes.values() if inode.undo]):
+            most = len(inode.undo) + (place > 0)  # with luck for all of them, nothing would have been tried
+            kept = dice.randrange(most) if dice is not None else 0
             lost = inode.undo[kept:]
             if lost:
                 counts.undone_bytes += round(inode.lost_bytes * len(lost) / len(inode.undo))

@@ -71,6 +71,12 @@ class Kernel:
             return p.OUT.pack(p.OUT.size, -(error.errno or errno.EIO), unique)
         return p.OUT.pack(p.OUT.size + len(body), 0, unique) + body
 
+    def would_force(self, request: bytes) -> bool:
+        """Whether it asks for something to be forced that is not."""
+        _, opcode, _, node, *_ = p.IN.unpack_from(request)
+        inode = self.disk.nodes.get(node)
+        return opcode == p.FSYNC and inode is not None and bool(inode.undo)
+
     # -- asking ------------------------------------------------------------------------------------
 
     def _init(self, node: int, body: bytes, who: tuple[int, int]) -> bytes:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from atoll import clock
 from atoll.errors import AtollError
 from atoll.verify.power import protocol
 from atoll.verify.power.disk import Counts, Disk
@@ -91,9 +92,17 @@ class PowerDisk:
 
         With a seed some of what was not forced is there all the same, as a disk may have it.
         """
-        counts = Counts(**await self._ask({"cut": seed}))
+        counts = Counts(**(await self._ask({"cut": seed}))["counts"])
         self.cuts.append(counts)
         return counts
+
+    async def hang(self, within_s: float = 3.0) -> bool:
+        """From now on no fsync of unforced bytes is answered. Waits for the first; False: none came in time.
+
+        A plug pulled at any moment may find all forced, and then nothing was tried. Whoever waits on a disk
+        that hangs cannot die before the `cut`.
+        """
+        return bool((await self._ask({"hang": within_s}))["hanging"])
 
     async def settle(self) -> None:
         """All there is counts as forced: what a disk left alone for a while has written by itself."""
@@ -101,7 +110,7 @@ class PowerDisk:
 
     async def counts(self) -> Counts:
         """What happened on it so far."""
-        return Counts(**await self._ask({}))
+        return Counts(**(await self._ask({}))["counts"])
 
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._child is not None and self._child.stdin is not None
@@ -142,12 +151,17 @@ class Session:
         self.disk = Disk(below)
         self.kernel = Kernel(self.disk)
         self.handle = _mount(self.target)
+        self.hanging = False
+        self.held = 0
 
     def serve(self) -> None:
         """Answer one question of the kernel."""
         try:
             request = os.read(self.handle, protocol.BUFFER)
         except (BlockingIOError, InterruptedError, FileNotFoundError):
+            return
+        if self.hanging and self.kernel.would_force(request):
+            self.held += 1
             return
         answer = self.kernel.answer(request)
         if answer is not None:
@@ -164,16 +178,10 @@ class Session:
 def main(below: Path) -> int:
     """The disk's own process: questions of the kernel, and words on standard input until that ends."""
     session, cuts, words = Session(below), 0, b""
-    _say(session.disk.counts)
+    _say(session)
     try:
         while True:
-            poll = select.poll()
-            poll.register(0, select.POLLIN)
-            poll.register(session.handle, select.POLLIN)
-            ready = {number for number, _ in poll.poll()}
-            while session.handle in ready and 0 not in ready:
-                session.serve()
-                ready = {number for number, _ in poll.poll()}
+            _serve_until(session, 0)
             if not (heard := os.read(0, 4096)):
                 return 0
             words += heard
@@ -186,9 +194,27 @@ def main(below: Path) -> int:
                     continue
                 if "settle" in question:
                     session.disk.force_all()
-                _say(session.disk.counts)
+                if "hang" in question:
+                    session.hanging = True
+                    _serve_until(session, float(question["hang"]))
+                _say(session)
     finally:
         session.off()
+
+
+def _serve_until(session: Session, hang_s: float) -> None:
+    """Answer the kernel until there is a word on standard input; or a held fsync, or `hang_s` is over."""
+    poll = select.poll()
+    poll.register(session.handle, select.POLLIN)
+    if not hang_s:
+        poll.register(0, select.POLLIN)
+    until = clock.loop_now() + hang_s
+    while not hang_s or (not session.held and clock.loop_now() < until):
+        ready = {number for number, _ in poll.poll(50 if hang_s else None)}
+        if 0 in ready:
+            return
+        if session.handle in ready:
+            session.serve()
 
 
 def _cut(session: Session, below: Path, seed: int | None, number: int) -> Session:
@@ -198,12 +224,15 @@ def _cut(session: Session, below: Path, seed: int | None, number: int) -> Sessio
     counts = session.disk.counts
     counts.cuts = number
     following = Session(below)
-    _say(counts)
+    following.disk.counts = counts
+    _say(following)
+    following.disk.counts = Counts(cuts=number)
     return following
 
 
-def _say(counts: Counts) -> None:
-    print(json.dumps(asdict(counts)), flush=True)
+def _say(session: Session) -> None:
+    """What happened so far, in a line for whoever asked."""
+    print(json.dumps({"counts": asdict(session.disk.counts), "hanging": session.held > 0}), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,44 @@ class ServerFailed(AtollError):
     """A server did not start, or did not end; the message ends with the last lines of its log."""
 
 
-def free_port() -> int:
-    """A port of loopback that nobody has now; another may take it before its server does."""
+PORTS = range(10_000, 20_000)
+"""Below what Linux takes for outgoing connections, and below what `atoll up` gives to its instances."""
+_reserved: list[socket.socket] = []
+
+
+def free_port(tries: int = 500) -> int:
+    """A port of loopback that nobody has, kept for this process and its servers as long as it lives.
+
+    A port that is merely free now may be a neighbour's before a server binds it, or while it is down. On
+    Linux a name in the kernel, gone with this process, says that it is taken; elsewhere only luck does.
+    """
+    for _ in range(tries):
+        port = clock.chance().choice(PORTS)
+        if _is_free(port) and _reserve(port):
+            return port
+    raise ServerFailed(f"found no free port from {PORTS.start} to {PORTS.stop - 1} in {tries} tries")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _reserve(port: int) -> bool:
+    if sys.platform != "linux":
+        return True
+    sign = socket.socket(socket.AF_UNIX)
+    try:
+        sign.bind(f"\0atoll-port-{port}")
+    except OSError:
+        sign.close()
+        return False
+    _reserved.append(sign)
+    return True
 
 
 # Sets its death signal, then becomes the server, so no thread forks. It changes its account by itself and
@@ -115,9 +148,13 @@ class ServerProcess:
             await asyncio.sleep(0.05)
         raise ServerFailed(f"{self.name} does not serve after {within_s:g} s: {last!r}\n{self.last_lines()}")
 
+    def strike(self) -> None:
+        """kill -9, without waiting: what waits for a disk that hangs dies when the disk is gone."""
+        self._signal(signal.SIGKILL)
+
     def kill(self) -> None:
         """kill -9, and wait until the kernel has it."""
-        self._signal(signal.SIGKILL)
+        self.strike()
         if self.child is not None:
             self.child.wait()
 
