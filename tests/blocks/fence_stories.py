@@ -64,14 +64,16 @@ async def sqlite_async_session(where: str) -> AsyncIterator[Any]:
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
     engine = create_async_engine(f"sqlite+aiosqlite:///{where}")
-    async with atoll.database(engine), AsyncSession(engine) as session, session.begin():
+    try:
+        async with atoll.database(engine), AsyncSession(engine) as session, session.begin():
 
-        async def run(sql: str) -> list[Any]:
-            result: Any = await session.execute(text(sql))
-            return [tuple(row) for row in result] if result.returns_rows else []
+            async def run(sql: str) -> list[Any]:
+                result: Any = await session.execute(text(sql))
+                return [tuple(row) for row in result] if result.returns_rows else []
 
-        yield session, run
-    await engine.dispose()
+            yield session, run
+    finally:
+        await engine.dispose()
 
 
 @asynccontextmanager
@@ -80,15 +82,17 @@ async def sqlite_session(where: str) -> AsyncIterator[Any]:
     from sqlalchemy.orm import Session
 
     engine = create_engine(f"sqlite:///{where}")
-    async with atoll.database(engine):
-        with Session(engine) as session, session.begin():
+    try:
+        async with atoll.database(engine):
+            with Session(engine) as session, session.begin():
 
-            async def run(sql: str) -> list[Any]:
-                result: Any = session.execute(text(sql))
-                return [tuple(row) for row in result] if result.returns_rows else []
+                async def run(sql: str) -> list[Any]:
+                    result: Any = session.execute(text(sql))
+                    return [tuple(row) for row in result] if result.returns_rows else []
 
-            yield session, run
-    engine.dispose()
+                yield session, run
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True)

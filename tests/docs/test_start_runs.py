@@ -71,6 +71,12 @@ def run(*names: str) -> dict[str, Any]:
     return space
 
 
+async def dispose() -> None:
+    """Close what the team's own engines keep in their pools, while there is a loop to close it in."""
+    for name in ("orders_engine", "stock_engine"):
+        await getattr(sys.modules["shop.db"], name).dispose()
+
+
 def test_importing_the_page_connects_to_nothing(shop: Path) -> None:
     run("Handles", "Lock", "Leader", "Queue, outbox, inbox")
     assert sorted(p.name for p in shop.iterdir() if p.name != "shop") == []
@@ -87,6 +93,7 @@ async def test_the_lock_s_block_fences_and_guards(shop: Path) -> None:
     entry, _ = await space["state"].get("paid/7")
     assert entry.value == b"yes"
     await space["state"].close()
+    await dispose()
 
 
 async def test_the_leader_s_block_writes_under_its_term(shop: Path) -> None:
@@ -108,6 +115,7 @@ async def test_the_queue_s_block_runs_its_workers_on_pydantic_models_and_session
                 space["broker"], {"order-placed", "order-placed/receipt", "order-placed/reserve"}
             )
         assert await space["broker"].inspecting.dead("order-placed/reserve") == []
+    await dispose()
 
 
 async def until_empty(broker: Any, queues: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,13 @@ def message(id: str) -> Message:
     return Message(id=id, body=id.encode(), headers={"traceparent": "00"})
 
 
+async def dispose(engine: Any) -> None:
+    """Close what its pool keeps, while there is a loop to close it in."""
+    closing = engine.dispose()
+    if inspect.isawaitable(closing):
+        await closing
+
+
 @asynccontextmanager
 async def shop(path: Path, kind: str) -> AsyncIterator[Any]:
     """A database handle on the user's engine, with a table of the user's own."""
@@ -34,14 +42,13 @@ async def shop(path: Path, kind: str) -> AsyncIterator[Any]:
     else:
         engine = create_engine(f"sqlite:///{path}/shop.db")
     database: Any = atoll.database(engine)
-    async with database:
-        async with database.begin() as session:
-            await run(session, "CREATE TABLE sale (id INTEGER PRIMARY KEY, what TEXT UNIQUE)")
-        yield database
-    if kind == "async":
-        await engine.dispose()
-    else:
-        engine.dispose()
+    try:
+        async with database:
+            async with database.begin() as session:
+                await run(session, "CREATE TABLE sale (id INTEGER PRIMARY KEY, what TEXT UNIQUE)")
+            yield database
+    finally:
+        await dispose(engine)
 
 
 async def run(session: AsyncSession | Session, sql: str) -> list[Any]:
@@ -261,3 +268,4 @@ async def test_a_read_is_one_snapshot_and_leaves_nothing(kind: str, tmp_path: Pa
             assert await scalar(session, "SELECT count(*) FROM t") == 0
         async with database.read() as session:
             assert await scalar(session, "SELECT count(*) FROM t") == 1
+    await dispose(engine)
