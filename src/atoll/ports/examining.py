@@ -6,7 +6,7 @@ word in which file would change it. `atoll doctor` prints it; `atoll verify` rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -32,6 +32,12 @@ class Finding:
     """One sentence: what it means for what is kept here."""
     fix: str = ""
     """What to type or write, empty where there is nothing to mend."""
+
+
+def heaviest_first(found: Iterable[Finding]) -> list[Finding]:
+    """In the order in which people should read them."""
+    order = [Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE]
+    return sorted(found, key=lambda finding: order.index(finding.weight))
 
 
 class Examining(Protocol):

@@ -54,6 +54,8 @@ _OF_SERVERS: dict[Hardship, str] = {
 }
 """What each is called in a report; one counts where a call in flight failed or waited for it."""
 
+_ORDINARY = {"Refused", "Conflict", "Taken"}
+"""What a rival does to a call on the finest day; it proves no fault."""
 _SILENT = {Hardship.CLOCK}
 """What no call need notice: the proof is what the server itself says."""
 
@@ -87,7 +89,7 @@ def _felt(history: History, accident: Accident) -> bool:
     for call in history.calls:
         if call.began_at > end + LATE_S or call.ended_at < accident.at:
             continue
-        if call.error or call.ended is None:
+        if (call.error and call.error not in _ORDINARY) or call.ended is None:
             return True
         if call.began_at <= end and call.ended_at - call.began_at >= slow_s:
             return True

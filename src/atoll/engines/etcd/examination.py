@@ -15,7 +15,7 @@ from atoll.engines.etcd.call import Ended
 from atoll.engines.etcd.endpoint import Endpoint
 from atoll.engines.etcd.translation import failure
 from atoll.errors import AtollError
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 from atoll.ports.store import Durable
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 QUOTA = 2 << 30
 """etcd's own --quota-backend-bytes, which it does not tell."""
-_HEAVIEST = [Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE]
 
 
 async def members(at: Attachment) -> list[Any]:
@@ -70,7 +69,7 @@ class EtcdExamining:
             found.append(_closed(error))
         if at.doubt is not None:
             found.append(_doubted(at))
-        return sorted(found, key=lambda finding: _HEAVIEST.index(finding.weight))
+        return heaviest_first(found)
 
 
 async def _status(at: Attachment, endpoint: Endpoint) -> tuple[str, Any]:

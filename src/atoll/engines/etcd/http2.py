@@ -132,12 +132,17 @@ class Connection(asyncio.Protocol):
         while len(self._calls) >= self._streams_max and self.standing:
             turn: asyncio.Future[None] = self.loop.create_future()
             self._waiting.append(turn)
+            asked = clock.loop_now()
             limit = None if timeout is None else self.loop.call_later(timeout, _give_up, turn)
             try:
                 await turn
             finally:
                 if limit is not None:
                     limit.cancel()
+            if timeout is not None and (timeout := timeout - (clock.loop_now() - asked)) <= 0:
+                self._room()
+                why = f"{self._streams_max} calls were under way and none ended in time"
+                raise Ended("DEADLINE_EXCEEDED", why, sent=False)
         if not self.standing:
             raise Ended("UNAVAILABLE", self.why, sent=False)
         number = self._next

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from atoll.engines.mysql import ddl
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 
 if TYPE_CHECKING:
     from atoll.engines.mysql.connecting import Facts
@@ -22,7 +22,6 @@ _CHECK = (
     "(SELECT COUNT(*) FROM atoll_entry e LEFT JOIN atoll_lease l ON l.id=e.lease "
     "WHERE e.lease IS NOT NULL AND l.id IS NULL)",
 )
-_HEAVIEST = [Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE]
 Said = Mapping[str, str]
 
 
@@ -54,7 +53,7 @@ class MysqlExamining:
         facts = self._store.facts()
         found = [rule(facts.variables) for rule in _RULES]
         found += [_replica(facts), _packet(facts, self._store), _news(self._store), _clock()]
-        return sorted(found, key=lambda finding: _HEAVIEST.index(finding.weight))
+        return heaviest_first(found)
 
 
 def _flush(said: Said) -> Finding:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from atoll.engines.postgresql.connecting import Met
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 
 if TYPE_CHECKING:
     from atoll.engines.postgresql.store import PostgresStore
@@ -32,7 +32,6 @@ UNION ALL SELECT 'connections', count(*)::text FROM pg_stat_activity
 UNION ALL SELECT 'oldest transaction',
     coalesce(extract(epoch FROM max(clock_timestamp() - a.xact_start)), 0)::int::text
     FROM pg_stat_activity a WHERE a.state LIKE 'idle in transaction%' AND a.datname = current_database()"""
-_HEAVIEST = (Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE)
 Said = Mapping[str, str]
 
 
@@ -56,7 +55,7 @@ def judged(said: Said, met: Met) -> list[Finding]:
     found = [finding for rule in _RULES if (finding := rule(said)) is not None]
     found.append(_news(met))
     found.append(_clock())
-    return sorted(found, key=lambda one: _HEAVIEST.index(one.weight))
+    return heaviest_first(found)
 
 
 def _fsync(said: Said) -> Finding:

@@ -12,12 +12,11 @@ from atoll.engines.redis import settings
 from atoll.engines.redis.options import Stated
 from atoll.engines.redis.place import Kind
 from atoll.engines.redis.settings import Settings
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 
 if TYPE_CHECKING:
     from atoll.engines.redis.store import RedisStore
 
-_ORDER = (Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE)
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -42,7 +41,7 @@ class RedisExamining:
             *_copies(found, ledger.place.kind),
             *_door(ledger.place.hosts, bool(ledger.place.login.get("password")), found),
         ]
-        return sorted(findings, key=lambda one: _ORDER.index(one.weight))
+        return heaviest_first(findings)
 
 
 def _version(found: Settings) -> Iterator[Finding]:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from atoll.engines.sqlite import ledger, place
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 
 if TYPE_CHECKING:
     from atoll.engines.sqlite.store import SqliteStore
 
 FREE_MIN = 256 << 20
 WAL_LONG = 64 << 20
-_HEAVIEST = (Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE)
 # WAL-reset bug: present from the first WAL to 3.51.2, mended in 3.51.3 and in these two older branches.
 _MENDED = {(3, 44, 6), (3, 50, 7)}
 
@@ -60,7 +59,7 @@ class SqliteExamining:
             _WHO_ELSE,
             _EPOCH,
         ]
-        return sorted(found, key=lambda finding: _HEAVIEST.index(finding.weight))
+        return heaviest_first(found)
 
     async def damage(self) -> Sequence[str]:
         """SQLite's own check of the whole file, and the store's two books against each other."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from atoll import clock
 from atoll.engines.zookeeper.bridge import Ensemble
-from atoll.ports.examining import Finding, Weight
+from atoll.ports.examining import Finding, Weight, heaviest_first
 
 if TYPE_CHECKING:
     from atoll.engines.zookeeper.store import ZookeeperStore
@@ -111,8 +111,7 @@ class ZookeeperExamining:
                     fix="zookeeper://user:password@... on a new root; its nodes then belong to that user.",
                 )
             )
-        order = [Weight.BREAKS, Weight.COSTS, Weight.NOTE, Weight.FINE]
-        return sorted(findings, key=lambda finding: order.index(finding.weight))
+        return heaviest_first(findings)
 
 
 def _place(survey: Survey) -> list[Finding]:
