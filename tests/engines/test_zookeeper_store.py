@@ -338,6 +338,7 @@ async def test_observing_costs_nothing_while_nothing_happens(
         async def wait() -> None:
             waiting = asyncio.ensure_future(anext(items))
             await asyncio.wait([waiting], timeout=0.3)
+            assert not waiting.done(), "nothing happened, and yet there is news"
             waiting.cancel()
 
         assert await round_trips(monkeypatch, wait) == 0
