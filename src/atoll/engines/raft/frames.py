@@ -69,6 +69,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """Names this run of the member's process."""
     place: str = ""
     """Where the member is reached."""
+    knew: str = ""
+    """What the caller knows `to`'s folder to be named; "" where they never met."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -105,8 +107,8 @@ class Letter(msgspec.Struct, frozen=True, array_like=True, tag=13):
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
 _hello = msgspec.msgpack.Decoder(Hello)
-_answer = msgspec.msgpack.Decoder(Welcome | Refusal)
-_remark = msgspec.msgpack.Decoder(Letter | Ping | Pong)
+_answer: msgspec.msgpack.Decoder[Welcome | Refusal] = msgspec.msgpack.Decoder(Welcome | Refusal)
+_remark: msgspec.msgpack.Decoder[Letter | Ping | Pong] = msgspec.msgpack.Decoder(Letter | Ping | Pong)
 
 
 def pack(record: Any) -> bytes:
