@@ -5,7 +5,7 @@
 The runtime's duties:
 1. Packets by datagram, at most `Settings.packet_bytes_max` before sealing; they may be lost, doubled, late.
 2. `Ask` opens a stream, sends one letter, awaits one. Every `Ask` is answered once: `Answered`, `Unanswered`.
-3. A letter that arrives on a stream is an `Asked`; its `Answer` comes in the same step.
+3. A letter that arrives on a stream is an `Asked`; its `Answer` comes in the same step, else close it.
 4. Only what was opened with the group's key is handed in; garbage is counted and dropped.
 5. Step at `deadline` with `Elapsed()`; `now` never goes back.
 """
