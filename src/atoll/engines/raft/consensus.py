@@ -1,0 +1,406 @@
+"""Consensus: what the rest of a member may ask of its cluster, with an honest answer to each question.
+
+A town clerk's counter. You hand in a paper and get a slip; the slip is worth something when the paper has
+been read out in the meeting. If another paper was read out in its place, yours was certainly not; if the
+clerk lost sight of it, he says so and does not guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from atoll.algorithms.raft.events import (
+    ChangeAsked,
+    Command,
+    Declined,
+    Proposed,
+    ReadAsked,
+    Refused,
+    Role,
+    TransferAsked,
+)
+from atoll.algorithms.raft.messages import Entry, Index, Member, Membership, Snapshot, Term
+from atoll.algorithms.raft.settings import Settings
+from atoll.engines.parts.call import left_s
+from atoll.engines.raft.barriers import Barriers
+from atoll.engines.raft.proposals import Answer, Proposals
+from atoll.engines.raft.runtime import Runtime
+from atoll.errors import (
+    AtollError,
+    ConfigurationError,
+    LimitReached,
+    NotReady,
+    NotSent,
+    OutcomeUnknown,
+    Overloaded,
+)
+
+log = logging.getLogger("atoll.raft")
+CEILING_S = 10.0
+APPLYING_MAX = 50_000
+"""Committed entries that may wait for the state before more is refused."""
+
+
+class NotLeader(NotSent):
+    """Certainly not applied: this member does not lead. `leader` might, at `place`; "" if nobody is known."""
+
+    def __init__(self, message: str, *, leader: Member, place: str) -> None:
+        super().__init__(message)
+        self.leader = leader
+        self.place = place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """When a snapshot is made by itself, and how much log is kept behind it for followers that are slow."""
+
+    entries: int = 100_000
+    bytes: int = 64 << 20
+    keep: int = 10_000
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One proposal, change or transfer that the machine has yet to answer."""
+
+    answers: list[Answer] = field(default_factory=list)
+    accepted: asyncio.Future[Index] | None = None
+
+
+class Consensus:
+    """A member's face to what stands on it: `propose`, `read_barrier`, `change`, `transfer`, `snapshot`."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, compaction: Compaction | None = None) -> None:
+        self.state: Any = runtime.replica
+        self.cluster = runtime.peers.me.cluster
+        self.name = runtime.peers.me.name
+        self.place = runtime.peers.me.place
+        self.is_leader = False
+        self.on_became: list[Callable[[Role, Term, Member], None]] = []
+        self.on_applied: list[Callable[[Sequence[Entry], Sequence[bytes]], None]] = []
+        self._runtime = runtime
+        self._settings = settings
+        self._compaction = compaction or Compaction()
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
+        self._proposals = Proposals(self._propose_all, self._replaced, self._unknown)
+        self._barriers = Barriers(self._ask_read, runtime.replica.applied, settings.heartbeat_s)
+        self._since_snapshot = [0, 0]
+        self._saving: asyncio.Task[Snapshot] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._over = ""
+
+    # -- who leads --
+
+    @property
+    def term(self) -> Term:
+        """The newest term this member has heard of."""
+        return self._runtime.machine.term
+
+    @property
+    def leader(self) -> Member:
+        """Who leads, as far as is known here; "" if nobody is."""
+        return self._runtime.machine.leader
+
+    @property
+    def leader_place(self) -> str:
+        """Where the leader is reached; "" if nobody is known."""
+        return self.place_of(self.leader)
+
+    @property
+    def membership(self) -> Membership:
+        """Who counts, by the newest entry of the log."""
+        return self._runtime.machine.membership
+
+    def place_of(self, member: Member) -> str:
+        """Where a member is reached; "" if unknown."""
+        if member == self.name:
+            return self.place
+        return self.membership.places.get(member) or self._runtime.peers.place(member)
+
+    # -- writes --
+
+    async def propose(self, data: bytes, client: int = 0, sequence: int = 0) -> bytes:
+        """Put a command in the log; what the state made of it, once a majority has it forced to disk.
+
+        NotLeader, NotSent, LimitReached, Overloaded: certainly not applied. OutcomeUnknown: it may have been,
+        or may be yet; asking again with the same `client` and `sequence` is safe.
+        """
+        left = left_s("the command", CEILING_S)
+        future = self.submit(data, client, sequence)
+        limit = asyncio.timeout(left)
+        try:
+            async with limit:
+                return await future
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise OutcomeUnknown(
+                f"{left:.3g} s passed before a majority had the command. It may be applied yet: read, or ask "
+                "again under the same number."
+            ) from None
+
+    def submit(self, data: bytes, client: int = 0, sequence: int = 0) -> Answer:
+        """As `propose`, without a deadline and without a task; all of one turn of the loop go together."""
+        error = self._refusal(len(data))
+        if error is None:
+            return self._proposals.add(Command(data, client, sequence))
+        answer: Answer = self._loop.create_future()
+        answer.set_exception(error)
+        return answer
+
+    def _refusal(self, size: int) -> AtollError | None:
+        if self._over:
+            return NotSent(self._over)
+        if size > self._settings.message_bytes_max:
+            return LimitReached(
+                f"found a command of {size} bytes; the members take {self._settings.message_bytes_max} "
+                "(message_bytes_max). Write less at once."
+            )
+        if not self.is_leader:
+            return self._not_leader(Declined.NOT_LEADER, self.leader)
+        if self._runtime.applying > APPLYING_MAX:
+            return Overloaded(
+                f"{self._runtime.applying} committed commands wait for the state; come back later"
+            )
+        return None
+
+    def _propose_all(self, commands: list[Command], answers: list[Answer]) -> None:
+        id = next(self._ids)
+        self._asked[id] = _Asked(answers)
+        self._runtime.hear(Proposed(id, tuple(commands)))
+
+    # -- reads --
+
+    async def read_barrier(self) -> None:
+        """When it returns, `state` has all that was acknowledged before it was called. Of any member.
+
+        NotSent where no leader with a majority could be asked in time.
+        """
+        left = left_s("the read", CEILING_S)
+        try:
+            async with asyncio.timeout(left):
+                await self._barriers.wait()
+        except TimeoutError:
+            raise NotSent(
+                f"{left:.3g} s passed before a leader was confirmed by a majority. Nothing was read; "
+                "ask again."
+            ) from None
+
+    def _ask_read(self, id: int) -> None:
+        self._runtime.hear(ReadAsked(id))
+
+    @property
+    def applied_index(self) -> Index:
+        """How far the state is."""
+        return self._barriers.applied
+
+    # -- members, snapshots --
+
+    async def change(self, membership: Membership) -> None:
+        """Make `membership` (voters, learners, places) the cluster's; returns when it is committed."""
+        left = left_s("the change", CEILING_S)
+        index = await self._ask(lambda id: ChangeAsked(id, membership))
+        try:
+            async with asyncio.timeout(left):
+                while self.applied_index < index or self.membership.outgoing:
+                    await asyncio.sleep(self._settings.heartbeat_s / 4)
+                    if self._over:
+                        raise OutcomeUnknown(self._over)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"the change of members was begun and is not finished after {left:.3g} s; it may be "
+                "yet. Look at the status."
+            ) from None
+
+    async def transfer(self, target: Member = "") -> None:
+        """Hand leadership to `target`, or to the voter that is furthest; returns when it is gone from here."""
+        left = left_s("the transfer", CEILING_S)
+        term = self.term
+        if not self.is_leader:
+            raise self._not_leader(Declined.NOT_LEADER, self.leader)
+        waiter: asyncio.Future[Index] = self._loop.create_future()
+        id = next(self._ids)
+        self._asked[id] = _Asked(accepted=waiter)
+        self._runtime.hear(TransferAsked(id, target))
+        try:
+            async with asyncio.timeout(min(left, 4 * self._settings.election_s)):
+                while self.is_leader and self.term == term:
+                    if waiter.done():
+                        waiter.result()
+                    await asyncio.sleep(self._settings.heartbeat_s / 10)
+        except TimeoutError:
+            raise NotReady(f"{target or 'no other voter'} did not take over; {self.name} leads on") from None
+        finally:
+            waiter.cancel()
+            self._asked.pop(id, None)
+
+    async def snapshot(self) -> Snapshot:
+        """Make a snapshot here, now, and drop the log below it."""
+        return await asyncio.shield(self._save())
+
+    def _save(self) -> asyncio.Task[Snapshot]:
+        """One at a time: whoever asks meanwhile gets that one."""
+        if self._saving is None or self._saving.done():
+            self._since_snapshot = [0, 0]
+            self._saving = self._loop.create_task(self._runtime.snapshot(self._compaction.keep))
+            self._saving.add_done_callback(_noted)
+        return self._saving
+
+    async def _ask(self, event: Callable[[int], Any]) -> Index:
+        if self._over:
+            raise NotSent(self._over)
+        id = next(self._ids)
+        asked = self._asked[id] = _Asked(accepted=self._loop.create_future())
+        assert asked.accepted is not None
+        try:
+            self._runtime.hear(event(id))
+            return await asked.accepted
+        finally:
+            self._asked.pop(id, None)
+
+    def status(self) -> dict[str, Any]:
+        """What this member knows of itself and of the others, for people."""
+        machine, runtime, membership = self._runtime.machine, self._runtime, self.membership
+        known = getattr(machine, "status", None)
+        return {
+            "cluster": self.cluster,
+            "name": self.name,
+            "place": self.place,
+            "role": machine.role.value,
+            "term": machine.term,
+            "leader": machine.leader,
+            "commit": machine.commit,
+            "applied": self.applied_index,
+            "first": runtime.ledger.first,
+            "last": runtime.ledger.last,
+            "forced": runtime.forced,
+            "voters": list(membership.voters),
+            "learners": list(membership.learners),
+            "outgoing": list(membership.outgoing),
+            "places": dict(membership.places),
+            "reached": runtime.peers.reached(),
+            "machine": known() if known is not None else None,
+        }
+
+    # -- what the runtime tells --
+
+    def accepted(self, id: int, term: Term, index: Index) -> None:
+        asked = self._asked.pop(id, None)
+        if asked is None:
+            return
+        if asked.accepted is not None and not asked.accepted.done():
+            asked.accepted.set_result(index)
+        self._proposals.placed(asked.answers, term, index)
+
+    def refused(self, refusal: Refused) -> None:
+        if self._barriers.refused(refusal.id):
+            return
+        asked = self._asked.pop(refusal.id, None)
+        if asked is None:
+            return
+        error = self._declined(refusal)
+        for answer in asked.answers:
+            if not answer.done():
+                answer.set_exception(error)
+        if asked.accepted is not None and not asked.accepted.done():
+            asked.accepted.set_exception(error)
+
+    def applied(self, entries: Sequence[Entry], results: Sequence[bytes]) -> None:
+        self._proposals.applied(entries, results)
+        self._barriers.advance(entries[-1].index)
+        for told in self.on_applied:
+            told(entries, results)
+        counts = self._since_snapshot
+        counts[0] += len(entries)
+        counts[1] += sum([len(entry.data) for entry in entries])
+        if counts[0] >= self._compaction.entries or counts[1] >= self._compaction.bytes:
+            self._save()
+
+    def installed(self, snapshot: Snapshot) -> None:
+        self._proposals.lost([index for index in self._proposals.indexes() if index <= snapshot.index])
+        self._barriers.advance(max(self.applied_index, snapshot.index))
+        for told in self.on_applied:
+            told((), ())
+
+    def read_ready(self, id: int, index: Index) -> None:
+        self._barriers.ready(id, index)
+
+    def became(self, role: Role, term: Term, leader: Member) -> None:
+        self.is_leader = role is Role.LEADER
+        if not self.is_leader and self._grace is None and (waiting := self._proposals.indexes()):
+            self._grace = self._loop.call_later(2 * self._settings.election_s, self._lost_sight, waiting)
+        for told in self.on_became:
+            told(role, term, leader)
+
+    def ended(self, sentence: str) -> None:
+        self._over = sentence
+        self.is_leader = False
+        self._proposals.ended(lambda: NotSent(sentence))
+        for asked in self._asked.values():
+            if asked.accepted is not None and not asked.accepted.done():
+                asked.accepted.set_exception(OutcomeUnknown(sentence))
+        self._barriers.ended(sentence)
+
+    def close(self) -> None:
+        """Nobody is answered any more but with what is known now."""
+        self.ended(self._over or f"the member {self.name!r} stops. Ask another member.")
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._saving is not None:
+            self._saving.cancel()
+
+    # -- inside --
+
+    def _lost_sight(self, indexes: set[Index]) -> None:
+        """The new leader said nothing of these for long enough: whoever waits shall ask it."""
+        self._grace = None
+        self._proposals.lost(indexes)
+
+    def _unknown(self, term: Term) -> AtollError:
+        return OutcomeUnknown(
+            f"{self.name} lost sight of a command of term {term} before it was applied here. It may be "
+            "applied yet: read, or ask the leader under the same number."
+        )
+
+    def _replaced(self) -> AtollError:
+        return NotLeader(
+            f"another leader's command took the place of this one, so it is certainly not applied. Ask "
+            f"{self.leader or 'the new leader'}.",
+            leader=self.leader,
+            place=self.leader_place,
+        )
+
+    def _not_leader(self, reason: Declined, leader: Member) -> NotLeader:
+        place = self.place_of(leader) if leader and leader != self.name else ""
+        who = f"{leader} at {place or 'an unknown place'} does" if leader else "nobody is known to"
+        said = (
+            f"{self.name} does not lead: {who}"
+            if reason is Declined.NOT_LEADER
+            else f"{self.name} hands over"
+        )
+        return NotLeader(f"{said}. Nothing was written; ask there.", leader=leader, place=place)
+
+    def _declined(self, refusal: Refused) -> AtollError:
+        match refusal.reason:
+            case Declined.NOT_LEADER | Declined.TRANSFERRING:
+                return self._not_leader(refusal.reason, refusal.leader)
+            case Declined.OVERLOADED:
+                return Overloaded(f"{refusal.reason.value} at {self.name}; come back later")
+            case Declined.TOO_LARGE:
+                return LimitReached(f"{refusal.reason.value}: {self._settings.message_bytes_max} bytes")
+            case Declined.UNKNOWN_MEMBER | Declined.WOULD_LOSE_QUORUM:
+                return ConfigurationError(f"{refusal.reason.value}; nothing was changed")
+            case _:
+                return NotReady(f"{refusal.reason.value}; nothing was changed, ask again later")
+
+
+def _noted(task: asyncio.Task[Snapshot]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("a snapshot could not be made: %s", error)

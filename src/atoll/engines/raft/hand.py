@@ -1,0 +1,127 @@
+"""Hand: a thread that does one kind of slow work in order, and tells the event loop of it.
+
+The loop is a chess player who must never leave the board; his two hands fetch the books. One writes the log,
+one keeps the state; each takes everything that was put before it, and calls when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+log = logging.getLogger("atoll.raft")
+T = TypeVar("T")
+R = TypeVar("R")
+Job = Callable[[], None]
+
+
+class Hand(Generic[T]):
+    """Items put in are handed to `serve` in order, as many together as are waiting; jobs go between them.
+
+    `failed` is called in the loop, once, with what `serve` or a job raised; nothing is done after that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        serve: Callable[[Sequence[T]], Job | None],
+        failed: Callable[[BaseException], None],
+        *,
+        together_max: int = 1024,
+    ) -> None:
+        self.waiting = 0
+        """Items put and not served yet; the loop's number."""
+        self._serve = serve
+        self._failed = failed
+        self._most = together_max
+        self._queue: queue.SimpleQueue[T | _Aside | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._dead = False
+        self._thread = threading.Thread(target=self._run, name=f"raft {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """More work. `serve` answers what the loop shall call when it is done."""
+        self._queue.put(item)
+
+    def aside(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """Do `work` in this thread, after what was put before; its result."""
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._queue.put(_Aside(self._loop, work, future))
+        return future
+
+    def stop(self, within_s: float = 5.0) -> None:
+        """Finish what was put, then end."""
+        self._queue.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(within_s)
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            self._dead = True
+            self._tell(lambda error=error: self._failed(error))  # type: ignore[misc]
+            self._refuse_all(error)
+
+    def _turn(self) -> bool:
+        items: list[T] = []
+        found = self._queue.get()
+        while True:
+            if found is None or isinstance(found, _Aside):
+                break
+            items.append(found)
+            if len(items) >= self._most:
+                break
+            try:
+                found = self._queue.get_nowait()
+            except queue.Empty:
+                break
+        if items:
+            after = self._serve(items)
+            if after is not None:
+                self._tell(after)
+        if isinstance(found, _Aside):
+            self._tell(found.done())
+        return found is not None
+
+    def _tell(self, job: Job) -> None:
+        try:
+            self._loop.call_soon_threadsafe(job)
+        except RuntimeError:  # the loop has ended before its hands
+            log.debug("the event loop has ended")
+
+    def _refuse_all(self, error: BaseException) -> None:
+        while True:
+            found = self._queue.get()
+            if found is None:
+                return
+            if isinstance(found, _Aside):
+                self._tell(found.refused(error))
+
+
+class _Aside:
+    """One piece of other work, with whoever waits for it."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], R], future: asyncio.Future[R]
+    ) -> None:
+        self._work = work
+        self._future = future
+
+    def done(self) -> Job:
+        future = self._future
+        try:
+            result = self._work()
+        except Exception as error:
+            return self.refused(error)
+        return lambda: None if future.done() else future.set_result(result)
+
+    def refused(self, error: BaseException) -> Job:
+        future = self._future
+        return lambda: None if future.done() else future.set_exception(error)

@@ -1,0 +1,295 @@
+"""Runtime: feeds the machine with what happens, and does what the machine asks for.
+
+A clerk who sits between a judge and the world. He reads out each letter as it comes, writes down every ruling
+in the order it was given, sends the messengers, and never waits for one of them at the judge's table.
+
+The loop's thread owns the machine. One hand forces the log, one keeps the state; both only put and are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from atoll import clock
+from atoll.algorithms.raft.events import (
+    Accepted,
+    Apply,
+    Became,
+    ChunkStored,
+    Compacted,
+    Effect,
+    Elapsed,
+    Event,
+    ReadReady,
+    Received,
+    Refused,
+    Role,
+    Send,
+    SendChunk,
+    StoreChunk,
+    Write,
+    WriteFailed,
+    Written,
+)
+from atoll.algorithms.raft.messages import Chunk, Entry, Index, Member, Membership, Message, Snapshot, Term
+from atoll.engines.raft.hand import Hand, Job
+from atoll.engines.raft.peers import Peers
+from atoll.errors import OutcomeUnknown
+
+log = logging.getLogger("atoll.raft")
+
+
+class Machine(Protocol):
+    """What the runtime needs of `atoll.algorithms.raft.machine.Raft`."""
+
+    deadline: float
+    role: Role
+    term: Term
+    leader: Member
+    commit: Index
+    membership: Membership
+
+    def step(self, event: Event, now: float) -> list[Effect]: ...
+
+
+class Ledger(Protocol):
+    """What the runtime needs of the log: the disk's hand writes, anybody reads."""
+
+    def append(self, writes: Sequence[Write]) -> None: ...
+    def sync(self) -> None: ...
+    def begin_anew(self, snapshot: Snapshot) -> None: ...
+    def note(self, snapshot: Snapshot) -> None: ...
+    def compact(self, index: Index) -> None: ...
+    @property
+    def first(self) -> Index: ...
+    @property
+    def last(self) -> Index: ...
+
+
+class Replica(Protocol):
+    """What the runtime needs of the state: one hand applies, makes snapshots and installs them."""
+
+    @property
+    def applied(self) -> Index: ...
+    def apply(self, entries: Sequence[Entry]) -> list[bytes]: ...
+    def make_snapshot(self, membership: Membership) -> Snapshot: ...
+    def store_chunk(self, chunk: StoreChunk) -> tuple[int, bool]:
+        """Bytes of that snapshot that are here, and whether it is now the state, durably."""
+        ...
+
+    def read_chunk(self, snapshot: Snapshot, offset: int, bytes_max: int) -> tuple[bytes, bool]:
+        """A piece, and whether it is the last; any thread. LookupError where it is not here any more."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told of answers: `consensus.Consensus`."""
+
+    def accepted(self, id: int, term: Term, index: Index) -> None: ...
+    def refused(self, refusal: Refused) -> None: ...
+    def applied(self, entries: Sequence[Entry], results: Sequence[bytes]) -> None: ...
+    def installed(self, snapshot: Snapshot) -> None: ...
+    def read_ready(self, id: int, index: Index) -> None: ...
+    def became(self, role: Role, term: Term, leader: Member) -> None: ...
+    def ended(self, sentence: str) -> None: ...
+
+
+class Runtime:
+    """One machine at work. `ended` is set, with a sentence, when it must not go on."""
+
+    def __init__(self, machine: Machine, ledger: Ledger, replica: Replica, peers: Peers) -> None:
+        self.machine = machine
+        self.ledger = ledger
+        self.replica = replica
+        self.peers = peers
+        self.listener: Listener | None = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.forced = 0
+        """Forced writes of the log, as this member counts them."""
+        self.applying = 0
+        """Entries handed to the state and not applied yet."""
+        self.disk: Hand[Write] = Hand("log", self._force, self._disk_failed)
+        self.state: Hand[tuple[Entry, ...]] = Hand("state", self._apply, self._state_failed, together_max=64)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = float("inf")
+        self._membership: Membership | None = None
+        self._sending: set[Member] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._doing: dict[type[Any], Callable[[Any], None]] = {
+            Write: self.disk.put,
+            Send: lambda effect: peers.send(effect.to, effect.message),
+            SendChunk: self._send_chunk,
+            StoreChunk: self._store_chunk,
+            Apply: self._commit,
+            Accepted: lambda effect: self._told.accepted(effect.id, effect.term, effect.index),
+            Refused: lambda effect: self._told.refused(effect),
+            ReadReady: lambda effect: self._told.read_ready(effect.id, effect.index),
+            Became: self._became,
+        }
+
+    def start(self, listener: Listener) -> None:
+        """Begin to keep time."""
+        self.listener = listener
+        self._look_around()
+
+    def heard(self, sender: Member, message: Message) -> None:
+        """A message from another member came."""
+        self.hear(Received(sender, message))
+
+    def hear(self, event: Event) -> None:
+        """Tell the machine, and obey it."""
+        if self.ended.done():
+            return
+        doing = self._doing
+        for effect in self.machine.step(event, clock.loop_now()):
+            doing[type(effect)](effect)
+        self._look_around()
+
+    def end(self, sentence: str) -> None:
+        """This member must not go on; why."""
+        if not self.ended.done():
+            log.error("%s", sentence)
+            self.ended.set_result(sentence)
+            if self.listener is not None:
+                self.listener.ended(sentence)
+
+    def close(self) -> None:
+        """Stop keeping time, and let the hands finish what was put."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.ended.done():
+            self.ended.set_result("")
+        for task in self._tasks:
+            task.cancel()
+        self.disk.stop()
+        self.state.stop()
+
+    # -- time, and who is there --
+
+    @property
+    def _told(self) -> Listener:
+        assert self.listener is not None
+        return self.listener
+
+    def _look_around(self) -> None:
+        machine = self.machine
+        if machine.deadline < self._armed:
+            self._arm(machine.deadline)
+        if machine.membership is not self._membership:
+            self._membership = machine.membership
+            self.peers.expect(machine.membership.places)
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = deadline
+        self._timer = self._loop.call_at(deadline, self._elapsed)
+
+    def _elapsed(self) -> None:
+        """A deadline that has moved on since is not told; most are moved by the next heartbeat."""
+        self._timer, self._armed = None, float("inf")
+        if self.ended.done():
+            return
+        if self.machine.deadline > clock.loop_now():
+            self._arm(self.machine.deadline)
+        else:
+            self.hear(Elapsed())
+
+    def _became(self, effect: Became) -> None:
+        log.info("%s is %s in term %d; leader: %s", self.peers.me.name, effect.role.value, effect.term,
+                 effect.leader or "nobody known")  # fmt: skip
+        self._told.became(effect.role, effect.term, effect.leader)
+
+    # -- the log --
+
+    def _force(self, writes: Sequence[Write]) -> Job:
+        """In the disk's thread: all that waits, forced at once."""
+        self.ledger.append(writes)
+        self.ledger.sync()
+        return partial(self._forced, writes[-1].seq)
+
+    def _forced(self, seq: int) -> None:
+        self.forced += 1
+        self.hear(Written(seq))
+
+    def _disk_failed(self, error: BaseException) -> None:
+        self.hear(WriteFailed())
+        self.end(f"the member {self.peers.me.name!r} ends: its log cannot be written. {error}")
+
+    # -- the state --
+
+    def _commit(self, effect: Apply) -> None:
+        self.applying += len(effect.entries)
+        self.state.put(effect.entries)
+
+    def _apply(self, batches: Sequence[tuple[Entry, ...]]) -> Job:
+        """In the state's thread: all that waits, as one transaction."""
+        entries = batches[0] if len(batches) == 1 else tuple(entry for batch in batches for entry in batch)
+        results = self.replica.apply(entries)
+        return partial(self._applied, entries, results)
+
+    def _applied(self, entries: tuple[Entry, ...], results: list[bytes]) -> None:
+        self.applying -= len(entries)
+        self._told.applied(entries, results)
+
+    def _state_failed(self, error: BaseException) -> None:
+        self.hear(WriteFailed())
+        self.end(f"the member {self.peers.me.name!r} ends: its state cannot be kept. {error}")
+
+    # -- snapshots --
+
+    async def snapshot(self, keep: int) -> Snapshot:
+        """Make one of what is applied, and drop the log below it but for the last `keep` entries."""
+        snapshot = await self.state.aside(lambda: self.replica.make_snapshot(self.machine.membership))
+        await self.disk.aside(partial(self._drop_below, snapshot, keep))
+        self.hear(Compacted(snapshot))
+        return snapshot
+
+    def _drop_below(self, snapshot: Snapshot, keep: int) -> None:
+        self.ledger.note(snapshot)
+        self.ledger.compact(snapshot.index - keep)
+
+    def _send_chunk(self, effect: SendChunk) -> None:
+        if effect.to not in self._sending:  # the machine asks again for what was not sent
+            self._sending.add(effect.to)
+            self._spawn(self._read_and_send(effect))
+
+    async def _read_and_send(self, effect: SendChunk) -> None:
+        try:
+            data, done = await asyncio.to_thread(
+                self.replica.read_chunk, effect.snapshot, effect.offset, effect.bytes_max
+            )
+        except (LookupError, OSError) as error:
+            log.info("a piece of the snapshot at %d was not sent: %s", effect.snapshot.index, error)
+            return
+        finally:
+            self._sending.discard(effect.to)
+        piece = Chunk(effect.term, effect.round, effect.snapshot, effect.offset, data, done)
+        self.peers.send(effect.to, piece)
+
+    def _store_chunk(self, effect: StoreChunk) -> None:
+        self._spawn(self._store(effect))
+
+    async def _store(self, effect: StoreChunk) -> None:
+        try:
+            offset, installed = await self.state.aside(partial(self.replica.store_chunk, effect))
+            if installed:
+                await self.disk.aside(partial(self.ledger.begin_anew, effect.snapshot))
+        except (OSError, OutcomeUnknown) as error:
+            self.hear(WriteFailed())
+            self.end(f"the member {self.peers.me.name!r} ends: a snapshot could not be installed. {error}")
+            return
+        self.hear(ChunkStored(effect.snapshot, offset, installed))
+        if installed:
+            log.info("%s begins anew from a snapshot at %d", self.peers.me.name, effect.snapshot.index)
+            self._told.installed(effect.snapshot)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
