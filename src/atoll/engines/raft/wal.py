@@ -320,7 +320,7 @@ class Log:
 
     def _fail(self, error: OSError, what: str) -> DiskFull | OutcomeUnknown:
         self.failed = (
-            f"the log in {self.folder} could not be {what} ({error.strerror or error}), and is closed for good: "
+            f"the log in {self.folder} could not be {what} ({error.strerror or error}), and closed for good; "
             "nobody knows what of it is on the disk."
         )
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
