@@ -8,14 +8,16 @@ The runtime's duties:
 2. `Written(seq)` only when all up to `seq` would survive a power cut. A failed write: `WriteFailed`, once.
 3. The log view shows what is *durable*; the machine itself keeps what is not yet.
 4. `Apply` is durable here and committed. Apply in order, each entry once; a command's error is its result.
-5. Step at `deadline` with `Elapsed()`; `now` never goes back.
+5. Step at `deadline` with `Elapsed()`; `now` never goes back. It may be now: there is more to apply.
+6. The log view changes by what the runtime was asked for, and never while a step runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+import msgspec
 
 from atoll.algorithms.raft.messages import Entry, Index, Member, Membership, Message, Snapshot, Term
 
@@ -37,7 +39,7 @@ class Declined(Enum):
     OVERLOADED = "too much is waiting to be committed"
     TOO_LARGE = "a command is larger than a message may be"
     CHANGING = "another change of members is under way"
-    WOULD_LOSE_QUORUM = "no voter would remain"
+    WOULD_LOSE_QUORUM = "no majority of voters would remain"
     NOT_CAUGHT_UP = "that member has not caught up"
     UNKNOWN_MEMBER = "no such member"
 
@@ -78,33 +80,28 @@ class Dice(Protocol):
 # -- what it hears -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Elapsed:
+class Elapsed(msgspec.Struct, frozen=True, gc=False):
     """`deadline` has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A message of `sender` arrived; the runtime has checked cluster and sender."""
 
     sender: Member
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, gc=False):
     """All writes up to `seq` are durable."""
 
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class WriteFailed:
+class WriteFailed(msgspec.Struct, frozen=True, gc=False):
     """The disk said no. The machine says nothing more, for ever: nobody knows what is on that disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, gc=False):
     """What a client wants in the log."""
 
     data: bytes
@@ -112,46 +109,44 @@ class Command:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Proposed:
+class Proposed(msgspec.Struct, frozen=True, gc=False):
     """Commands, to be appended together. Answered by `Accepted` or `Refused`, in the same step."""
 
     id: int
     commands: tuple[Command, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAsked:
+class ReadAsked(msgspec.Struct, frozen=True, gc=False):
     """A linearizable read, of any role. Answered later by `ReadReady` or `Refused`; no `id` is used twice."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeAsked:
+class ChangeAsked(msgspec.Struct, frozen=True, gc=False):
     """`voters` and `learners` as they shall be. Answered by `Accepted` (its joint entry) or `Refused`."""
 
     id: int
     membership: Membership
 
 
-@dataclass(frozen=True, slots=True)
-class TransferAsked:
-    """Hand over to `target`, or to the voter that is furthest ("")."""
+class TransferAsked(msgspec.Struct, frozen=True, gc=False):
+    """Hand over to `target`, or to the voter that is furthest ("").
+
+    Answered by `Accepted` when it begins or by `Refused`. Until it ends, proposals are refused; it ends with
+    another leader (`Became`), or, when the target does not stand within an election timeout, with nothing.
+    """
 
     id: int
     target: Member = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
+class Compacted(msgspec.Struct, frozen=True, gc=False):
     """A durable snapshot of the state was made here; the log view may have lost what is below it."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkStored:
+class ChunkStored(msgspec.Struct, frozen=True, gc=False):
     """Answer to `StoreChunk`. `offset`: bytes here so far. `installed`: durable, whole, and now the state."""
 
     snapshot: Snapshot
@@ -176,8 +171,7 @@ Event = (
 # -- what it asks for ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """Make durable: the term, the vote, and `entries`, which replace all from `entries[0].index` on."""
 
     seq: int
@@ -187,17 +181,18 @@ class Write:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """A message; it may be lost, doubled, late."""
 
     to: Member
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class SendChunk:
-    """Send `Chunk(term, round, snapshot, offset, ...)` with up to `bytes_max` of the snapshot's body."""
+class SendChunk(msgspec.Struct, frozen=True, gc=False):
+    """Send `Chunk(term, round, snapshot, offset, ...)` with up to `bytes_max` of the snapshot's body.
+
+    A runtime that has this snapshot no longer drops the effect: after a while the newest one is offered.
+    """
 
     to: Member
     term: Term
@@ -207,9 +202,14 @@ class SendChunk:
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoreChunk:
-    """Keep a piece of a snapshot; when `done`, make it durable and install it. Answered by `ChunkStored`."""
+class StoreChunk(msgspec.Struct, frozen=True, gc=False):
+    """Keep a piece of a snapshot; when `done`, make it durable and install it. Answered by `ChunkStored`.
+
+    A piece at offset 0 begins anew, whatever is here: two leaders' snapshots of one index may differ in their
+    bytes. One that does not begin where the last one ended is not kept; the answer says how much is here.
+    To install keeps the log behind the snapshot if the entry at its index has its term, else empties it, and
+    comes after every `Apply` asked for before. No `Write` is unanswered when the last piece is handed over.
+    """
 
     snapshot: Snapshot
     offset: int
@@ -217,16 +217,14 @@ class StoreChunk:
     done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True, gc=False):
     """Committed, durable here, in order."""
 
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The commands of proposal `id` stand in the leader's log from `index` on, in `term`. Not yet committed.
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """What `id` asked for stands in the leader's log from `index` on, in `term`. Not yet committed.
 
     Where another term is applied at that index, they never will be.
     """
@@ -236,8 +234,7 @@ class Accepted:
     index: Index
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """Not begun. `leader`: who might, "" if nobody is known."""
 
     id: int
@@ -245,16 +242,14 @@ class Refused:
     leader: Member
 
 
-@dataclass(frozen=True, slots=True)
-class ReadReady:
+class ReadReady(msgspec.Struct, frozen=True, gc=False):
     """Answer read `id` from a state that has applied at least `index`."""
 
     id: int
     index: Index
 
 
-@dataclass(frozen=True, slots=True)
-class Became:
+class Became(msgspec.Struct, frozen=True, gc=False):
     """A change of role, term or leader, for logs, waiting clients and leases."""
 
     role: Role

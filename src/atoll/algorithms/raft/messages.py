@@ -91,8 +91,10 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """`ok`: my durable log agrees with yours up to `match`. Else the hints say where to try next.
+    """`ok`: my durable log agrees with yours up to `match`. Else I lack the entry before yours, at `match`.
 
+    Then the hint says where to try next: the newest entry of mine, not above `match`, whose term is no later
+    than the one that was expected there.
     A heartbeat is answered at once, entries when they are written: `match` counts only what is durable.
     """
 
