@@ -74,7 +74,7 @@ Version = tuple[VectorClock, frozenset[int]]
 
 
 def walk(seed: int, prune: Callable[[VectorClock, str], VectorClock]) -> list[Version]:
-    """Versions of one thing: each written at a replica on top of what it holds, with all events truly known."""
+    """Versions of one thing: each written on top of what its replica holds, and what it truly knows."""
     dice = random.Random(seed)
     held: dict[str, Version] = {n: (VectorClock(), frozenset()) for n in NAMES}
     versions = []
