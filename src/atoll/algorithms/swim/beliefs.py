@@ -4,7 +4,7 @@ A word that is news is believed, told on, and followed by what it calls for: a s
 sign of life stops it. A bad word about oneself is answered by a louder "I am here".
 
 Source: Das, Gupta and Motivala, SWIM (2002), section 4.2. Dadgar, Phillips and Currey, Lifeguard (2018),
-section IV-B: the first few independent suspicions are told on, later ones are not.
+Local Health Aware Suspicion: the first few independent suspicions are told on, later ones are not.
 Departure: what a list from a meeting says failed is only suspected first, so that two halves that meet after
 a partition do not bury each other. One name in two processes: each outbids the other once; who is outbid a
 second time knows that the other lives, and goes.

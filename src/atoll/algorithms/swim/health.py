@@ -3,7 +3,7 @@
 Who misses appointments with everybody should look at his own watch first. Each sign that this member is
 slow raises a small counter, each probe that went well lowers it, and all its patience grows with it.
 
-Source: Dadgar, Phillips and Currey, Lifeguard (2018), section IV-A, the local health multiplier.
+Source: Dadgar, Phillips and Currey, Lifeguard (2018), its Local Health Aware Probe.
 """
 
 from __future__ import annotations

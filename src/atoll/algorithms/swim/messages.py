@@ -4,7 +4,7 @@ Postcards and parcels. A packet is a postcard: small, perhaps lost, with gossip 
 A letter goes by stream and may be long: two members who meet tell each other everybody they know.
 
 Source: Das, Gupta and Motivala, SWIM: Scalable Weakly-consistent Infection-style Process Group Membership
-Protocol (2002), sections 3 and 4. Dadgar, Phillips and Currey, Lifeguard (2018), section IV: `Nack`.
+Protocol (2002), sections 3 and 4. Dadgar, Phillips and Currey, Lifeguard (2018): `Nack`.
 Departure: an update carries the `uid` of one run of a process, so that a restarted member, or two with one
 name, are told apart. `Leave` says that a member went of its own will. `Sync` carries whole lists.
 """

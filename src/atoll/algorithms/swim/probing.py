@@ -4,7 +4,7 @@ A night watchman who tries every door once a round, in another order each night.
 is tried through the neighbours' windows before he calls it closed.
 
 Source: Das, Gupta and Motivala, SWIM (2002), sections 3.1 and 4.3. Dadgar, Phillips and Currey, Lifeguard
-(2018), section IV-A: the nack, and periods that grow with this member's doubt of itself.
+(2018), Local Health Aware Probe: the nack, and periods that grow with this member's doubt of itself.
 Departure: a stream is tried beside the indirect probes, for networks that lose datagrams alone.
 """
 

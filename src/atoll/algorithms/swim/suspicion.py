@@ -4,7 +4,8 @@ One neighbour who says "I have not seen him for days" may have been away himself
 is less to wait for. So a lone suspicion waits long, and each independent voice cuts the wait.
 
 Source: Das, Gupta and Motivala, SWIM (2002), section 4.2. Dadgar, Phillips and Currey, Lifeguard (2018),
-section IV-B: the timeout falls from its longest to its shortest with the logarithm of the confirmations.
+Local Health Aware Suspicion: the timeout falls from its longest to its shortest with the logarithm of the
+confirmations.
 """
 
 from __future__ import annotations
