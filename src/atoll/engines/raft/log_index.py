@@ -11,8 +11,11 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atoll.algorithms.raft.messages import Index, Membership, Term
+from atoll.algorithms.raft.messages import Entry, Index, Membership, Term
 from atoll.engines.raft.segment import Cover
+
+ENTRY_BYTES = 120
+"""What an entry takes in memory beside its data."""
 
 
 @dataclass(slots=True)
@@ -102,3 +105,40 @@ class LogIndex:
         while not self.spans[place].places:
             place -= 1
         return self.spans[place]
+
+
+class Newest:
+    """The newest entries themselves, up to the log's last, for followers that keep up."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._entries: list[Entry] = []
+        self._bytes = 0
+
+    def put(self, entry: Entry, last: Index) -> None:
+        """Add `entry`; the log ends at `last` before it, or goes on there in another way."""
+        if entry.index <= last:
+            del self._entries[max(len(self._entries) - (last + 1 - entry.index), 0) :]
+        self._entries.append(entry)
+        self._bytes += len(entry.data) + ENTRY_BYTES
+        if self._bytes > 2 * self._bytes_max:
+            self._shrink()
+
+    def between(self, low: Index, high: Index, last: Index) -> list[Entry] | None:
+        """Those of `low` <= index < `high`; None where not all are here."""
+        oldest = last + 1 - len(self._entries)
+        return self._entries[low - oldest : high - oldest] if low >= oldest else None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries, self._bytes = [], 0
+
+    def _shrink(self) -> None:
+        kept = size = 0
+        for entry in reversed(self._entries):
+            size += len(entry.data) + ENTRY_BYTES
+            if size > self._bytes_max:
+                break
+            kept += 1
+        del self._entries[: len(self._entries) - kept]
+        self._bytes = size

@@ -187,6 +187,7 @@ def _reconcile(log: Log, snapshot: Snapshot | None) -> None:
         )
     if snapshot is not None:
         log.begin_anew(snapshot)
+        log.show()
 
 
 def _close(descriptor: int) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from atoll.algorithms.raft.events import Write
 from atoll.algorithms.raft.messages import Entry, Index, Kind, Member, Membership, Snapshot, Term
 from atoll.engines.raft import record, segment
-from atoll.engines.raft.log_index import LogIndex, Span
+from atoll.engines.raft.log_index import LogIndex, Newest, Span
 from atoll.engines.raft.segment import BLOCK, Cover
 from atoll.errors import DiskFull, NotSent, OutcomeUnknown
 
@@ -48,10 +48,11 @@ class LogOptions:
 class Log:
     """The log of one member. Made by `log_opening.open_log`.
 
-    `append`, `sync`, `begin_anew`, `note`, `compact` and `close` belong to one thread, the disk's. What the
-    LogView asks may be asked from any thread; it shows what is forced, which may be more than the machine was
-    told by `Written` yet. The first write that fails ends the log: `failed` says why, and every later one is
-    refused.
+    `append`, `sync`, `begin_anew`, `note`, `compact` and `close` belong to one thread, the disk's; `show` to
+    the machine's. What the LogView asks may be asked from any thread. Of new entries it shows what is forced,
+    which may be more than the machine was told by `Written` yet; what goes (below a snapshot, or all of it for
+    one) goes only in `show`, so that nothing vanishes while the machine decides. The first write that fails
+    ends the log: `failed` says why, and every later one is refused.
     """
 
     def __init__(self, folder: Path, options: LogOptions, index: LogIndex, hard: tuple[Term, Member]) -> None:
@@ -60,15 +61,17 @@ class Log:
         self.failed: str | None = None
         self.forces = 0
         """How often the disk was asked to force entries."""
-        self._index = index
+        self._index = self._shown = index
+        self._noted: Snapshot | None = None
+        self._compact_to: Index = 0
+        self._dead: list[Span] = []
         self._hard = self._hard_written = hard
         self._snapshot: Snapshot | None = None
         self._lock = threading.Lock()
         self._pending: list[tuple[Entry, int]] = []
         self._written = index.last
         self._forced = index.spans[-1].end if index.spans else 0
-        self._cache: list[Entry] = []
-        self._cached_bytes = 0
+        self._newest = Newest(options.cache_bytes)
 
     # -- what the disk's thread does -------------------------------------------------------------------
 
@@ -99,48 +102,55 @@ class Log:
             self.forces += 1
             self._forced = span.end
         self._publish()
+        self._tidy()
 
     def begin_anew(self, snapshot: Snapshot) -> None:
         """`snapshot` is durable: a log that does not go through it is dropped, and begins anew behind it.
 
-        Nothing may be appended and unforced.
+        Nothing may be appended and unforced. Seen after `show`; call it before anything more is appended.
         """
         self._check()
         assert not self._pending, "begin_anew with unforced entries"
-        with self._lock:
-            newest = self._snapshot
-            if self._index.term(snapshot.index) == snapshot.term:
-                self._snapshot = max(newest, snapshot, key=_index_of) if newest else snapshot
-                return
-        old = self._index.spans
+        self.note(snapshot)
+        known = self._index.term(snapshot.index)
+        if known == snapshot.term or (known is None and snapshot.index == self._index.first - 1):
+            return
         try:
             fresh = self._new_segment(snapshot.index, snapshot.term, 0, anew=True)
         except OSError as error:
             raise self._fail(error, "forced") from error
         index = LogIndex(snapshot.index, snapshot.term)
         index.begin(fresh)
-        with self._lock:
-            self._index, self._snapshot, self._written = index, snapshot, snapshot.index
-            self._forced, self._hard = fresh.end, self._hard_written
-            self._cache, self._cached_bytes = [], 0
-        self._remove(old)
+        self._index, self._written = index, snapshot.index
+        self._forced, self._hard = fresh.end, self._hard_written
 
     def note(self, snapshot: Snapshot) -> None:
-        """A durable snapshot of the state was made here, so `compact` may drop what is below it."""
-        with self._lock:
-            if self._snapshot is None or snapshot.index > self._snapshot.index:
-                self._snapshot = snapshot
+        """A durable snapshot was made, so `compact` may drop what is below it. Seen after `show`."""
+        if self._noted is None or snapshot.index > self._noted.index:
+            self._noted = snapshot
 
     def compact(self, index: Index) -> None:
-        """Drop segments of which all entries are <= `index`, and below the newest durable snapshot too."""
+        """Drop segments of which all entries are <= `index`, and below the newest durable snapshot too.
+
+        They go from the view in `show`, and from the disk in the `sync` after it.
+        """
         self._check()
-        below = min(index, self._snapshot.index if self._snapshot else 0)
-        dropped = []
+        self._compact_to = min(index, self._noted.index if self._noted else 0)
+
+    def show(self) -> None:
+        """In the machine's thread: let the view show what `begin_anew`, `note` and `compact` have done.
+
+        Right before the machine is told of it by `ChunkStored` or `Compacted`.
+        """
         with self._lock:
+            self._snapshot = self._noted
+            if self._shown is not self._index:
+                self._dead += self._shown.spans
+                self._shown = self._index
+                self._newest.clear()
             spans = self._index.spans
-            while len(spans) > 1 and spans[1].first - 1 <= min(below, self._index.last):
-                dropped.append(self._index.drop())
-        self._remove(dropped)
+            while len(spans) > 1 and spans[1].first - 1 <= self._compact_to:
+                self._dead.append(self._index.drop())
 
     def close(self) -> None:
         """Close the files. What was not forced may be lost."""
@@ -148,9 +158,12 @@ class Log:
             self.failed = (
                 self.failed or f"the log in {self.folder} was closed. Nothing was sent: open it again."
             )
-            for span in self._index.spans:
-                os.close(span.descriptor)
-            self._index.spans = []
+            open_ones = {
+                span.descriptor: span for span in (*self._index.spans, *self._shown.spans, *self._dead)
+            }
+            for descriptor in open_ones:
+                os.close(descriptor)
+            self._index.spans = self._shown.spans = self._dead = []
 
     # -- what anybody may ask: the LogView -------------------------------------------------------------
 
@@ -161,27 +174,27 @@ class Log:
 
     @property
     def first(self) -> Index:
-        return self._index.first
+        return self._shown.first
 
     @property
     def last(self) -> Index:
-        return self._index.last
+        return self._shown.last
 
     @property
     def bytes(self) -> int:
         """What its files take."""
-        return sum(span.size for span in self._index.spans)
+        return sum(span.size for span in self._shown.spans)
 
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
 
     def memberships(self) -> list[tuple[Index, Membership]]:
         with self._lock:
-            return list(self._index.memberships)
+            return list(self._shown.memberships)
 
     def term(self, index: Index) -> Term | None:
         with self._lock:
-            found = self._index.term(index)
+            found = self._shown.term(index)
             if found is None and self._snapshot is not None and self._snapshot.index == index:
                 return self._snapshot.term
             return found
@@ -192,10 +205,9 @@ class Log:
         Raises OutcomeUnknown where the disk does not give back what was written; the log has failed then.
         """
         with self._lock:
-            assert self._index.first <= low < high <= self._index.last + 1, (low, high)
-            oldest = self._index.last + 1 - len(self._cache)
-            if low >= oldest:
-                return _bounded(self._cache[low - oldest : high - oldest], bytes_max)
+            assert self._shown.first <= low < high <= self._shown.last + 1, (low, high)
+            if (recent := self._newest.between(low, high, self._shown.last)) is not None:
+                return _bounded(recent, bytes_max)
             try:
                 return self._read(low, high, bytes_max)
             except OSError as error:
@@ -260,33 +272,17 @@ class Log:
         with self._lock:
             self._hard = self._hard_written
             for entry, place in self._pending:
-                if entry.index <= self._index.last:
-                    keep = max(len(self._cache) - (self._index.last + 1 - entry.index), 0)
-                    del self._cache[keep:]
+                self._newest.put(entry, self._index.last)
                 self._index.put(entry.index, entry.term, place)
                 if entry.kind == Kind.MEMBERSHIP:
                     self._index.memberships.append((entry.index, unpack_membership(entry.data)))
-                self._cache.append(entry)
-                self._cached_bytes += len(entry.data) + ENTRY.size
             self._pending = []
-            if self._cached_bytes > 2 * self.options.cache_bytes:
-                self._shrink()
-
-    def _shrink(self) -> None:
-        kept, size = 0, 0
-        for entry in reversed(self._cache):
-            size += len(entry.data) + ENTRY.size
-            if size > self.options.cache_bytes:
-                break
-            kept += 1
-        self._cached_bytes = size
-        del self._cache[: len(self._cache) - kept]
 
     def _read(self, low: Index, high: Index, bytes_max: int) -> list[Entry]:
         found: list[Entry] = []
         size = 0
         while low < high:
-            span = self._index.locate(low)
+            span = self._shown.locate(low)
             places, base = span.places, span.first
             stop = min(high, span.last + 1)
             start = places[low - base]
@@ -303,14 +299,17 @@ class Log:
             low = stop
         return found
 
-    def _remove(self, spans: list[Span]) -> None:
-        """Take segments away, the oldest first."""
+    def _tidy(self) -> None:
+        """Take dropped segments away, the oldest first."""
+        with self._lock:
+            spans, self._dead = self._dead, []
+        if not spans:
+            return
         try:
             for span in spans:
                 os.close(span.descriptor)
                 os.unlink(span.path)
-            if spans:
-                segment.force_folder(self.folder, self.options.force)
+            segment.force_folder(self.folder, self.options.force)
         except OSError as error:
             raise self._fail(error, "tidied") from error
 
@@ -332,10 +331,6 @@ class Log:
             f"{self.failed} This member stops. Look at the disk; then start it again, or remove it from the "
             "cluster and add another."
         )
-
-
-def _index_of(snapshot: Snapshot) -> Index:
-    return snapshot.index
 
 
 def _bounded(entries: list[Entry], bytes_max: int) -> list[Entry]:
