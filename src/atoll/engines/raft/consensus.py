@@ -17,7 +17,6 @@ from typing import Any
 from atoll.algorithms.raft.events import (
     ChangeAsked,
     Command,
-    Declined,
     Proposed,
     ReadAsked,
     Refused,
@@ -27,12 +26,12 @@ from atoll.algorithms.raft.events import (
 from atoll.algorithms.raft.messages import Entry, Index, Member, Membership, Snapshot, Term
 from atoll.algorithms.raft.settings import Settings
 from atoll.engines.parts.call import left_s
+from atoll.engines.raft import declining
 from atoll.engines.raft.barriers import Barriers
 from atoll.engines.raft.proposals import Answer, Proposals
 from atoll.engines.raft.runtime import Runtime
 from atoll.errors import (
     AtollError,
-    ConfigurationError,
     LimitReached,
     NotReady,
     NotSent,
@@ -44,15 +43,6 @@ log = logging.getLogger("atoll.raft")
 CEILING_S = 10.0
 APPLYING_MAX = 50_000
 """Committed entries that may wait for the state before more is refused."""
-
-
-class NotLeader(NotSent):
-    """Certainly not applied: this member does not lead. `leader` might, at `place`; "" if nobody is known."""
-
-    def __init__(self, message: str, *, leader: Member, place: str) -> None:
-        super().__init__(message)
-        self.leader = leader
-        self.place = place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +154,7 @@ class Consensus:
                 "(message_bytes_max). Write less at once."
             )
         if not self.is_leader:
-            return self._not_leader(Declined.NOT_LEADER, self.leader)
+            return declining.not_leader(self.name, self.leader, self.place_of(self.leader))
         if self._runtime.applying > APPLYING_MAX:
             return Overloaded(
                 f"{self._runtime.applying} committed commands wait for the state; come back later"
@@ -220,11 +210,11 @@ class Consensus:
             ) from None
 
     async def transfer(self, target: Member = "") -> None:
-        """Hand leadership to `target`, or to the voter that is furthest; returns when it is gone from here."""
+        """Hand leadership to `target`, or to the voter that is furthest; returns when it is lost here."""
         left = left_s("the transfer", CEILING_S)
         term = self.term
         if not self.is_leader:
-            raise self._not_leader(Declined.NOT_LEADER, self.leader)
+            raise declining.not_leader(self.name, self.leader, self.place_of(self.leader))
         waiter: asyncio.Future[Index] = self._loop.create_future()
         id = next(self._ids)
         self._asked[id] = _Asked(accepted=waiter)
@@ -268,7 +258,6 @@ class Consensus:
     def status(self) -> dict[str, Any]:
         """What this member knows of itself and of the others, for people."""
         machine, runtime, membership = self._runtime.machine, self._runtime, self.membership
-        known = getattr(machine, "status", None)
         return {
             "cluster": self.cluster,
             "name": self.name,
@@ -286,7 +275,7 @@ class Consensus:
             "outgoing": list(membership.outgoing),
             "places": dict(membership.places),
             "reached": runtime.peers.reached(),
-            "machine": known() if known is not None else None,
+            "machine": machine.status(),
         }
 
     # -- what the runtime tells --
@@ -305,7 +294,7 @@ class Consensus:
         asked = self._asked.pop(refusal.id, None)
         if asked is None:
             return
-        error = self._declined(refusal)
+        error = declining.declined(refusal, self.name, self.place_of(refusal.leader))
         for answer in asked.answers:
             if not answer.done():
                 answer.set_exception(error)
@@ -370,35 +359,7 @@ class Consensus:
         )
 
     def _replaced(self) -> AtollError:
-        return NotLeader(
-            f"another leader's command took the place of this one, so it is certainly not applied. Ask "
-            f"{self.leader or 'the new leader'}.",
-            leader=self.leader,
-            place=self.leader_place,
-        )
-
-    def _not_leader(self, reason: Declined, leader: Member) -> NotLeader:
-        place = self.place_of(leader) if leader and leader != self.name else ""
-        who = f"{leader} at {place or 'an unknown place'} does" if leader else "nobody is known to"
-        said = (
-            f"{self.name} does not lead: {who}"
-            if reason is Declined.NOT_LEADER
-            else f"{self.name} hands over"
-        )
-        return NotLeader(f"{said}. Nothing was written; ask there.", leader=leader, place=place)
-
-    def _declined(self, refusal: Refused) -> AtollError:
-        match refusal.reason:
-            case Declined.NOT_LEADER | Declined.TRANSFERRING:
-                return self._not_leader(refusal.reason, refusal.leader)
-            case Declined.OVERLOADED:
-                return Overloaded(f"{refusal.reason.value} at {self.name}; come back later")
-            case Declined.TOO_LARGE:
-                return LimitReached(f"{refusal.reason.value}: {self._settings.message_bytes_max} bytes")
-            case Declined.UNKNOWN_MEMBER | Declined.WOULD_LOSE_QUORUM:
-                return ConfigurationError(f"{refusal.reason.value}; nothing was changed")
-            case _:
-                return NotReady(f"{refusal.reason.value}; nothing was changed, ask again later")
+        return declining.replaced(self.leader, self.leader_place)
 
 
 def _noted(task: asyncio.Task[Snapshot]) -> None:

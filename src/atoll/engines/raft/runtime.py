@@ -36,9 +36,9 @@ from atoll.algorithms.raft.events import (
     Written,
 )
 from atoll.algorithms.raft.messages import Chunk, Entry, Index, Member, Membership, Message, Snapshot, Term
+from atoll.algorithms.raft.status import Status
 from atoll.engines.raft.hand import Hand, Job
 from atoll.engines.raft.peers import Peers
-from atoll.errors import OutcomeUnknown
 
 log = logging.getLogger("atoll.raft")
 
@@ -46,13 +46,19 @@ log = logging.getLogger("atoll.raft")
 class Machine(Protocol):
     """What the runtime needs of `atoll.algorithms.raft.machine.Raft`."""
 
-    deadline: float
-    role: Role
-    term: Term
-    leader: Member
-    commit: Index
-    membership: Membership
-
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def term(self) -> Term: ...
+    @property
+    def leader(self) -> Member: ...
+    @property
+    def commit(self) -> Index: ...
+    @property
+    def membership(self) -> Membership: ...
+    def status(self) -> Status: ...
     def step(self, event: Event, now: float) -> list[Effect]: ...
 
 
@@ -61,9 +67,10 @@ class Ledger(Protocol):
 
     def append(self, writes: Sequence[Write]) -> None: ...
     def sync(self) -> None: ...
-    def begin_anew(self, snapshot: Snapshot) -> None: ...
-    def note(self, snapshot: Snapshot) -> None: ...
-    def compact(self, index: Index) -> None: ...
+    def show(self) -> None:
+        """In the loop, right before the machine is told of a snapshot."""
+        ...
+
     @property
     def first(self) -> Index: ...
     @property
@@ -71,19 +78,33 @@ class Ledger(Protocol):
 
 
 class Replica(Protocol):
-    """What the runtime needs of the state: one hand applies, makes snapshots and installs them."""
+    """What the runtime needs of the state: one hand applies, anybody reads."""
 
     @property
     def applied(self) -> Index: ...
     def apply(self, entries: Sequence[Entry]) -> list[bytes]: ...
-    def make_snapshot(self, membership: Membership) -> Snapshot: ...
-    def store_chunk(self, chunk: StoreChunk) -> tuple[int, bool]:
-        """Bytes of that snapshot that are here, and whether it is now the state, durably."""
+
+
+class Pieces(Protocol):
+    """What the runtime needs of the files in which snapshots lie."""
+
+    def read(self, snapshot: Snapshot, offset: int, bytes_max: int) -> tuple[bytes, bool] | None:
+        """A piece, and whether it is the last; None where it is not here any more. Any thread."""
         ...
 
-    def read_chunk(self, snapshot: Snapshot, offset: int, bytes_max: int) -> tuple[bytes, bool]:
-        """A piece, and whether it is the last; any thread. LookupError where it is not here any more."""
-        ...
+
+class Folder(Protocol):
+    """What the runtime needs of a data folder that was loaded."""
+
+    @property
+    def log(self) -> Ledger: ...
+    @property
+    def state(self) -> Replica: ...
+    @property
+    def snapshots(self) -> Pieces: ...
+    def make_snapshot(self, keep: int = ...) -> Snapshot: ...
+    def compact(self, snapshot: Snapshot, keep: int) -> None: ...
+    def store_chunk(self, effect: StoreChunk) -> ChunkStored: ...
 
 
 class Listener(Protocol):
@@ -101,10 +122,11 @@ class Listener(Protocol):
 class Runtime:
     """One machine at work. `ended` is set, with a sentence, when it must not go on."""
 
-    def __init__(self, machine: Machine, ledger: Ledger, replica: Replica, peers: Peers) -> None:
+    def __init__(self, machine: Machine, folder: Folder, peers: Peers) -> None:
         self.machine = machine
-        self.ledger = ledger
-        self.replica = replica
+        self.folder = folder
+        self.ledger = folder.log
+        self.replica = folder.state
         self.peers = peers
         self.listener: Listener | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -146,7 +168,13 @@ class Runtime:
         if self.ended.done():
             return
         doing = self._doing
-        for effect in self.machine.step(event, clock.loop_now()):
+        try:
+            effects = self.machine.step(event, clock.loop_now())
+        except Exception as error:  # going on would lose what was promised
+            log.exception("the machine of %s failed at %s", self.peers.me.name, type(event).__name__)
+            self.end(f"the member {self.peers.me.name!r} ends: {error}")
+            return
+        for effect in effects:
             doing[type(effect)](effect)
         self._look_around()
 
@@ -245,14 +273,11 @@ class Runtime:
 
     async def snapshot(self, keep: int) -> Snapshot:
         """Make one of what is applied, and drop the log below it but for the last `keep` entries."""
-        snapshot = await self.state.aside(lambda: self.replica.make_snapshot(self.machine.membership))
-        await self.disk.aside(partial(self._drop_below, snapshot, keep))
+        snapshot = await asyncio.to_thread(self.folder.make_snapshot, keep)
+        await self.disk.aside(partial(self.folder.compact, snapshot, keep))
+        self.ledger.show()
         self.hear(Compacted(snapshot))
         return snapshot
-
-    def _drop_below(self, snapshot: Snapshot, keep: int) -> None:
-        self.ledger.note(snapshot)
-        self.ledger.compact(snapshot.index - keep)
 
     def _send_chunk(self, effect: SendChunk) -> None:
         if effect.to not in self._sending:  # the machine asks again for what was not sent
@@ -261,32 +286,35 @@ class Runtime:
 
     async def _read_and_send(self, effect: SendChunk) -> None:
         try:
-            data, done = await asyncio.to_thread(
-                self.replica.read_chunk, effect.snapshot, effect.offset, effect.bytes_max
+            piece = await asyncio.to_thread(
+                self.folder.snapshots.read, effect.snapshot, effect.offset, effect.bytes_max
             )
-        except (LookupError, OSError) as error:
-            log.info("a piece of the snapshot at %d was not sent: %s", effect.snapshot.index, error)
-            return
         finally:
             self._sending.discard(effect.to)
-        piece = Chunk(effect.term, effect.round, effect.snapshot, effect.offset, data, done)
-        self.peers.send(effect.to, piece)
+        if piece is None:
+            log.info("a piece of the snapshot at %d is gone: a newer one is here", effect.snapshot.index)
+            return
+        data, done = piece
+        self.peers.send(
+            effect.to, Chunk(effect.term, effect.round, effect.snapshot, effect.offset, data, done)
+        )
 
     def _store_chunk(self, effect: StoreChunk) -> None:
         self._spawn(self._store(effect))
 
     async def _store(self, effect: StoreChunk) -> None:
+        """The disk's hand stands by: a snapshot that is installed takes the log's place too."""
         try:
-            offset, installed = await self.state.aside(partial(self.replica.store_chunk, effect))
-            if installed:
-                await self.disk.aside(partial(self.ledger.begin_anew, effect.snapshot))
-        except (OSError, OutcomeUnknown) as error:
+            stored = await self.state.aside(lambda: self.disk.still(partial(self.folder.store_chunk, effect)))
+        except Exception as error:
             self.hear(WriteFailed())
             self.end(f"the member {self.peers.me.name!r} ends: a snapshot could not be installed. {error}")
             return
-        self.hear(ChunkStored(effect.snapshot, offset, installed))
-        if installed:
+        if stored.installed:
+            self.ledger.show()
             log.info("%s begins anew from a snapshot at %d", self.peers.me.name, effect.snapshot.index)
+        self.hear(stored)
+        if stored.installed:
             self._told.installed(effect.snapshot)
 
     def _spawn(self, work: Any) -> None:
