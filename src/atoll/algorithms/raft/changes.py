@@ -51,7 +51,10 @@ def declined(s: State, lead: Leadership, then: Membership) -> Declined | None:
 
 def write(s: State, membership: Membership) -> None:
     """Append a list of members; it counts from now on. Those who leave are still sent it."""
-    s.append([Entry(s.term, s.log.last + 1, Kind.MEMBERSHIP, pack(membership))])
+    assert s.lead is not None
+    data = pack(membership)
+    s.lead.uncommitted += len(data)
+    s.append([Entry(s.term, s.log.last + 1, Kind.MEMBERSHIP, data)])
     broadcast(s)
     match_members(s)
     broadcast(s)

@@ -204,7 +204,7 @@ def on_elapsed(s: State, _event: Elapsed) -> None:
         return
     owed_since = s.disk.owed_since()
     silent = s.now - s.lead.heard_since(s.membership, s.now) > s.settings.election_s
-    stalled = owed_since is not None and s.now - owed_since >= s.settings.election_s
+    stalled = owed_since is not None and s.now >= owed_since + s.settings.election_s
     if silent or stalled:
         follow(s, s.term)
     elif s.now >= s.lead.heartbeat_at:

@@ -94,7 +94,7 @@ def lease_holds(s: State) -> bool:
 def forget_unanswered(s: State) -> None:
     """The leader did not answer within an election timeout."""
     for id, asked_at in list(s.forwards.items()):
-        if s.now - asked_at < s.settings.election_s:
+        if s.now < asked_at + s.settings.election_s:
             break
         del s.forwards[id]
         s.out.append(Refused(id, Declined.NOT_LEADER, s.leader))
