@@ -23,6 +23,7 @@ FORMAT = 1
 BLOCK = 4096
 """The cover takes one block; records begin behind it."""
 SUFFIX = ".log"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDY = (
     "Do not mend it by hand: this member may have lost what it had promised. Remove it from the cluster "
     "(atoll cluster remove), empty its folder, and add it again under a new name."

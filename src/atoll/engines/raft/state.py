@@ -60,6 +60,9 @@ class State:
         self._vfs = vfs
         self._free: list[apsw.Connection] = []
         self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
         self._connection = self._connect()
         with self._translated():
             with self._connection:
@@ -169,6 +172,7 @@ class State:
         if connection is None:
             connection = self._connect()
             connection.execute("PRAGMA query_only=1")
+        path = self.path
         try:
             connection.execute("BEGIN")
             found = work(connection)
@@ -179,7 +183,10 @@ class State:
                 raise translate(error, str(self.path)) from error
             raise
         with self._lock:
-            self._free.append(connection)
+            if path is self.path:
+                self._free.append(connection)
+                return found
+        connection.close()  # the state was replaced meanwhile
         return found
 
     def get(self, key: str) -> Got:
@@ -225,9 +232,24 @@ class State:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def connect(self) -> apsw.Connection:
-        """A connection of the caller's own, for a long read."""
-        return self._connect()
+    def copy_to(self, path: Path) -> None:
+        """Write all that is committed now to a new SQLite file, unforced. Apply goes on meanwhile."""
+        connection = self._connect()
+        try:
+            connection.execute("VACUUM INTO ?", (str(path),))
+        except FATAL as error:
+            raise translate(error, str(path)) from error
+        finally:
+            connection.close()
+
+    def replace(self, path: Path) -> None:
+        """Go on with another file: what a snapshot held. On the thread of `apply`."""
+        with self._lock:
+            free, self._free = self._free, []
+            old, self.path = self._connection, path
+        for connection in (*free, old):
+            connection.close()
+        self._open()
 
     def _connect(self) -> apsw.Connection:
         with self._translated():

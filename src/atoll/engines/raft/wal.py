@@ -50,7 +50,7 @@ class Log:
 
     `append`, `sync`, `begin_anew`, `note`, `compact` and `close` belong to one thread, the disk's; `show` to
     the machine's. What the LogView asks may be asked from any thread. Of new entries it shows what is forced,
-    which may be more than the machine was told by `Written` yet; what goes (below a snapshot, or all of it for
+    which may be more than the machine was told by `Written` yet; what goes (below a snapshot, or all for
     one) goes only in `show`, so that nothing vanishes while the machine decides. The first write that fails
     ends the log: `failed` says why, and every later one is refused.
     """
@@ -322,7 +322,7 @@ class Log:
             f"the log in {self.folder} could not be {what} ({error.strerror or error}), and closed for good; "
             "nobody knows what of it is on the disk."
         )
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in segment.NO_ROOM:
             return DiskFull(
                 f"no room for the log in {self.folder} ({error.strerror}). This member stops; what it "
                 "promised is unharmed. Free space there, then start it again."
