@@ -128,8 +128,8 @@ class DataFolder:
         number = int.from_bytes(data[len(MAGIC) : place], "little")
         if data[: len(MAGIC)] == MAGIC and number > FORMAT:
             raise FormatRefused(
-                f"found format {number} of {path}; this Atoll reads up to {FORMAT}. It was written by a newer "
-                "one: upgrade here too."
+                f"found format {number} of {path}; this Atoll reads up to {FORMAT}. It was written by a "
+                "newer one: upgrade here too."
             )
         check, body = data[place : place + 4], data[place + 4 :]
         if data[: len(MAGIC)] != MAGIC or zlib.crc32(data[:place] + body).to_bytes(4, "little") != check:

@@ -112,7 +112,8 @@ class Snapshots:
             if (newest := self.newest()) is not None and newest.index >= index:
                 return newest
             path = self.folder / f"{index:016x}-{term:x}{SUFFIX}"
-            self._wrap(body, whole, Header(self._cluster, index, term, membership or bootstrap, 0, 0))
+            membership = membership or (newest.membership if newest is not None else bootstrap)
+            self._wrap(body, whole, Header(self._cluster, index, term, membership, 0, 0))
             self._hang_up(whole, path)
         except OSError as error:
             raise _failed(error, self.folder, "made") from error
@@ -202,8 +203,8 @@ class Snapshots:
         file = self._find(snapshot)
         if not self._sealed(file):
             raise FormatRefused(
-                f"found that {file.path} is not as it was written. Remove this member from the cluster, empty "
-                "its folder, and add it again under a new name."
+                f"found that {file.path} is not as it was written. Remove this member from the cluster, "
+                "empty its folder, and add it again under a new name."
             )
         try:
             with open(file.path, "rb") as source, open(target, "wb") as body:
@@ -250,8 +251,8 @@ def read_header(head: bytes, path: Path) -> tuple[Header, int]:
     number, length, check = (int.from_bytes(head[n : n + 4], "little") for n in range(place, place + 12, 4))
     if number > FORMAT:
         raise FormatRefused(
-            f"found format {number} of the snapshot {path}; this Atoll reads up to {FORMAT}. It was written by "
-            "a newer one: upgrade here too."
+            f"found format {number} of the snapshot {path}; this Atoll reads up to {FORMAT}. It was written "
+            "by a newer one: upgrade here too."
         )
     body = head[_FIXED : _FIXED + length]
     if number < 1 or len(body) < length or zlib.crc32(head[: place + 8] + body) != check:
