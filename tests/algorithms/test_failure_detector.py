@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.algorithms.failure_detector import PhiAccrual
@@ -24,6 +24,7 @@ def heard(gaps: list[float], **more: float) -> tuple[PhiAccrual, float]:
     return detector, now
 
 
+@settings(deadline=None)
 @given(GAPS)
 def test_asymptotic_completeness_the_silence_of_a_dead_sender_surpasses_every_threshold(
     gaps: list[float],
@@ -35,6 +36,7 @@ def test_asymptotic_completeness_the_silence_of_a_dead_sender_surpasses_every_th
         assert detector.phi(due + 0.001) >= threshold * 0.999
 
 
+@settings(deadline=None)
 @given(GAPS)
 def test_eventual_monotony_phi_never_falls_while_nothing_comes(gaps: list[float]) -> None:
     detector, last = heard(gaps)
@@ -42,6 +44,7 @@ def test_eventual_monotony_phi_never_falls_while_nothing_comes(gaps: list[float]
     assert seen == sorted(seen)
 
 
+@settings(deadline=None)
 @given(GAPS)
 def test_upper_bound_phi_is_finite_while_heartbeats_come(gaps: list[float]) -> None:
     detector, now = PhiAccrual(1.0, 0.0), 0.0
@@ -51,6 +54,7 @@ def test_upper_bound_phi_is_finite_while_heartbeats_come(gaps: list[float]) -> N
         detector.heartbeat(now)
 
 
+@settings(deadline=None)
 @given(GAPS)
 def test_reset_a_heartbeat_brings_phi_back_to_nearly_nothing(gaps: list[float]) -> None:
     detector, last = heard(gaps)

@@ -7,7 +7,7 @@ import random
 from statistics import mean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.algorithms.gossip import Difference, Loss, Style, absorb, difference, digest, monger, spread
@@ -94,6 +94,7 @@ def test_the_residue_is_what_the_traffic_left() -> None:
         )
 
 
+@settings(deadline=None)
 @given(COPIES, COPIES)
 def test_after_push_and_pull_both_copies_are_the_same(first: dict, second: dict) -> None:  # type: ignore[type-arg]
     lacks = difference(digest(first), digest(second))
@@ -102,6 +103,7 @@ def test_after_push_and_pull_both_copies_are_the_same(first: dict, second: dict)
     assert difference(digest(told), digest(told)) == Difference((), ())
 
 
+@settings(deadline=None)
 @given(COPIES, COPIES)
 def test_only_what_is_lacking_is_carried(first: dict, second: dict) -> None:  # type: ignore[type-arg]
     lacks = difference(digest(first), digest(second))
@@ -110,6 +112,7 @@ def test_only_what_is_lacking_is_carried(first: dict, second: dict) -> None:  # 
     assert not set(lacks.to_first) & set(lacks.to_second)
 
 
+@settings(deadline=None)
 @given(COPIES, COPIES, COPIES)
 def test_the_order_of_comparing_does_not_matter(a: dict, b: dict, c: dict) -> None:  # type: ignore[type-arg]
     assert absorb(absorb(a, b), c) == absorb(a, absorb(b, c)) == absorb(absorb(a, c), b)

@@ -120,7 +120,7 @@ class Beliefs:
         if before is None or after.order > before.order or word.name not in local.news:
             local.spread(word)
 
-    def hear_list(self, words: tuple[Update, ...], sender: Name) -> None:
+    def hear_list(self, words: tuple[Update, ...]) -> None:
         """A whole list, from a meeting; what it says is gone may be old, or only gone from there."""
         for word in words:
             if isinstance(word, Confirm | Leave) and word.name != self._local.me:
@@ -128,7 +128,7 @@ class Beliefs:
                 if known is None:
                     continue
                 if isinstance(word, Confirm) and known.living:
-                    word = Suspect(word.name, word.uid, word.incarnation, sender)
+                    word = Suspect(word.name, word.uid, word.incarnation, word.by)
             self.hear(word)
 
     def _follow(self, before: Record | None, after: Record, word: Update) -> None:

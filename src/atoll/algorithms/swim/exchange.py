@@ -78,14 +78,14 @@ class Exchange:
         if lost and local.dice.random() * members.living < len(lost):
             self._ask(lost[int(local.dice.random() * len(lost))])
 
-    def asked(self, stream: int, letter: Letter, sync: Sync) -> None:
+    def asked(self, stream: int, sync: Sync) -> None:
         """Somebody brings a list: hear it, and give ours."""
-        self._beliefs.hear_list(sync.updates, letter.sender)
+        self._beliefs.hear_list(sync.updates)
         self._local.out.append(Answer(stream, self._letter()))
 
-    def answered(self, address: Address, letter: Letter, sync: Sync) -> None:
+    def answered(self, address: Address, sync: Sync) -> None:
         """The other's list."""
-        self._beliefs.hear_list(sync.updates, letter.sender)
+        self._beliefs.hear_list(sync.updates)
         if self._waiting:
             self._waiting = False
             self._local.out.append(Introduced(address))
@@ -105,7 +105,10 @@ class Exchange:
         local.out.append(Ask(number, address, self._letter(join), local.settings.stream_timeout_s))
 
     def _letter(self, join: bool = False) -> Letter:
-        """All that is known, oneself first; from a place by chance on, where not everything has room."""
+        """All that is known, oneself first; from a place by chance on, where not everything has room.
+
+        Of who is gone only that: a newcomer, who never heard of it, need not.
+        """
         local, members = self._local, self._local.members
         found: list[Update] = []
         left = local.settings.sync_bytes_max
@@ -116,12 +119,14 @@ class Exchange:
         for one in (mine, *(other for other in others if other is not None and other.name != local.me)):
             if one is None:
                 continue
-            if one.profile is not None:
+            if one.profile is not None and one.state <= State.SUSPECT:
                 left -= 4 * len(one.name) + 4 * len(one.address) + len(one.profile.metadata) + _UPDATE_BYTES
                 if left < 0:
                     break
                 found.append(one.profile)
-            if one.state is not State.ALIVE and (word := one.verdict(local.me)) is not None:
-                left -= 4 * (len(one.name) + len(local.me)) + _UPDATE_BYTES
+            if one.state is not State.ALIVE and (word := one.verdict()) is not None:
+                left -= 4 * (len(one.name) + len(one.by)) + _UPDATE_BYTES
+                if left < 0:
+                    break
                 found.append(word)
         return Letter(local.me, Sync(tuple(found), join))

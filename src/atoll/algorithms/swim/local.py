@@ -64,7 +64,7 @@ class Local:
         first = None
         if settings.buddy and to and (known := self.members.get(to)) is not None:
             if known.state is State.SUSPECT or known.state is State.FAILED:
-                first = known.verdict(self.me)
+                first = known.verdict()
         news: list[Update] = []
         if len(self.news):
             room = room_for_news(settings.packet_bytes_max, self.me, body, first)

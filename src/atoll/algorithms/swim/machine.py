@@ -175,7 +175,7 @@ class Swim:
     def _asked(self, stream: int, letter: Letter) -> None:
         match letter.body:
             case Sync() as sync:
-                self._exchange.asked(stream, letter, sync)
+                self._exchange.asked(stream, sync)
             case Ping(seq, target) if target == self.me:
                 self._local.out.append(Answer(stream, Letter(self.me, Ack(seq))))
 
@@ -185,7 +185,7 @@ class Swim:
             case Ack(seq) if seq == probe:
                 self._prober.acknowledged(seq)
             case Sync() as sync if address is not None:
-                self._exchange.answered(address, letter, sync)
+                self._exchange.answered(address, sync)
 
     def _elapsed(self) -> None:
         local, settings = self._local, self.settings

@@ -30,6 +30,8 @@ class Record(msgspec.Struct, frozen=True):
     profile: Alive | None
     since: float
     """When this state was learned here."""
+    by: Name = ""
+    """Who said first that it is suspected or failed; passed on, so that one voice is not taken for many."""
 
     @property
     def visible(self) -> bool:
@@ -56,12 +58,12 @@ class Record(msgspec.Struct, frozen=True):
         metadata = self.profile.metadata if self.profile is not None else b""
         return Member(self.name, self.address, metadata, self.state, self.incarnation, self.uid)
 
-    def verdict(self, by: Name) -> Update | None:
+    def verdict(self) -> Update | None:
         """What is believed of it, to be passed on; None where that is only its own word."""
         if self.state is State.SUSPECT:
-            return Suspect(self.name, self.uid, self.incarnation, by)
+            return Suspect(self.name, self.uid, self.incarnation, self.by)
         if self.state is State.FAILED:
-            return Confirm(self.name, self.uid, self.incarnation, by)
+            return Confirm(self.name, self.uid, self.incarnation, self.by)
         if self.state is State.LEFT:
             return Leave(self.name, self.uid, self.incarnation)
         return None
@@ -78,17 +80,18 @@ _STATES: dict[type, State] = {
 def merge(record: Record | None, update: Update, now: float) -> Record:
     """What is believed after hearing `update`; the same object where it says nothing new.
 
-    Commutative, associative and idempotent but for `since`.
+    Commutative, associative and idempotent but for `since` and `by`.
     """
     state = _STATES[type(update)]
+    by = update.by if isinstance(update, Suspect | Confirm) else ""
     said = update if isinstance(update, Alive) else None
     if record is None:
-        return Record(update.name, state, update.incarnation, update.uid, said, now)
+        return Record(update.name, state, update.incarnation, update.uid, said, now, by)
     profile = record.profile
     if said is not None and (profile is None or _newer(said, profile)):
         profile = said
     if (update.incarnation, update.uid, state) > record.order:
-        return Record(record.name, state, update.incarnation, update.uid, profile, now)
+        return Record(record.name, state, update.incarnation, update.uid, profile, now, by)
     if profile is record.profile:
         return record
     return msgspec.structs.replace(record, profile=profile)
