@@ -7,6 +7,7 @@ form. What comes back is inert: it connects at its first use.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from typing import TYPE_CHECKING, Any, cast
@@ -70,6 +71,8 @@ DOORS = ("store", "register", "broker", "tier", "database")
 STRANGERS = "atoll.engines"
 """The entry-point group in which other packages offer engines."""
 FAULTY = "faulty+"
+CASPAXOS = "caspaxos+"
+_CASPAXOS = "atoll.engines.caspaxos:"
 _FAULTS = "atoll.verify.faults"
 _FORMERLY = "atoll.engines.formerly:FormerlyStore"
 _PLANNED = {scheme: "0.2" for scheme in ("amqp amqps kafka pulsar activemq memcached mongodb raft").split()}
@@ -86,7 +89,13 @@ def store(url: str | Store, *, formerly: str | Store | None = None) -> Store:
 
 
 def register(url: str | Register) -> Register:
-    """Where single keys are compared and set: every store, and what keeps one key at a time (`nats://`)."""
+    """Where single keys are compared and set: every store, and what keeps one key at a time (`nats://`).
+
+    `caspaxos+redis://a,b,c` is a register kept by a majority of the places named, which know nothing of each
+    other; files are named as in `caspaxos+sqlite:////disk1/a.db,/disk2/a.db,/disk3/a.db`.
+    """
+    if isinstance(url, str) and url.startswith(CASPAXOS):
+        return _caspaxos(url)
     if isinstance(url, str) and not url.startswith(FAULTY):
         scheme = parse(url).scheme
         doors = ENGINES.get(scheme) or strangers(scheme)
@@ -164,6 +173,32 @@ def _places(rest: str) -> tuple[str, ...]:
     return login + at + first + rest[end:], *(f"x://{other}" for other in others)
 
 
+def _caspaxos(url: str) -> Register:
+    """Each place opened by itself. Options that the register does not know go to all the places."""
+    from urllib.parse import urlencode
+
+    kind = _load(_CASPAXOS + "CasPaxosOptions")
+    scheme, _, rest = url.removeprefix(CASPAXOS).partition("://")
+    rest, _, query = rest.partition("?")
+    mine = {field.name for field in dataclasses.fields(kind)}
+    words = parse_qsl(query, keep_blank_values=True)
+    theirs = urlencode([(name, value) for name, value in words if name not in mine])
+    if rest.startswith("/"):
+        places = [f"/{path}" for path in rest[1:].split(",")]
+    else:
+        end = rest.find("/") if "/" in rest else len(rest)
+        login, at, hosts = rest[:end].rpartition("@")
+        places = [login + at + host + rest[end:] for host in hosts.split(",")]
+    options = Address(scheme=CASPAXOS + scheme, options={k: v for k, v in words if k in mine})
+    return cast(
+        "Register",
+        _load(_CASPAXOS + "CasPaxosRegister")(
+            [register(f"{scheme}://{place}{'?' + theirs if theirs else ''}") for place in places],
+            options=options.parse_options(kind),
+        ),
+    )
+
+
 def _open(door: str, url: Any, **extra: Any) -> Any:
     if not isinstance(url, str):
         if not hasattr(url, _VERBS[door]):
@@ -185,6 +220,10 @@ def _open(door: str, url: Any, **extra: Any) -> Any:
 
 def _named(door: str, scheme: str) -> str:
     doors = ENGINES.get(scheme) or strangers(scheme)
+    if scheme.startswith(CASPAXOS):
+        raise ConfigurationError(
+            f"{scheme}:// is no {door}; it is a register, one key at a time: atoll.urls.register(...)."
+        )
     if not doors:
         if scheme in _PLANNED:
             raise ConfigurationError(
