@@ -76,19 +76,21 @@ class Acquaintances:
             if stranger or self._born.get(name) == born:
                 return stranger
             kept = _Kept(FORMAT, {**self._born, name: born})
-            await asyncio.to_thread(self._write, msgspec.json.encode(kept))
+            await asyncio.to_thread(write_forced, self._file, msgspec.json.encode(kept))
             self._born[name] = born
             return ""
 
-    def _write(self, data: bytes) -> None:
-        fresh = self._file.with_suffix(".new")
-        with open(fresh, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._file)
-        folder = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+def write_forced(path: Path, data: bytes) -> None:
+    """Put `data` in the place of the file, so that a power cut leaves the old or the new one."""
+    fresh = path.with_name(path.name + ".new")
+    with open(fresh, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

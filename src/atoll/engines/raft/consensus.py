@@ -28,8 +28,10 @@ from atoll.algorithms.raft.settings import Settings
 from atoll.engines.parts.call import left_s
 from atoll.engines.raft import declining
 from atoll.engines.raft.barriers import Barriers
+from atoll.engines.raft.member_options import Compaction
 from atoll.engines.raft.proposals import Answer, Proposals
 from atoll.engines.raft.runtime import Runtime
+from atoll.engines.raft.state import State
 from atoll.errors import (
     AtollError,
     LimitReached,
@@ -45,15 +47,6 @@ APPLYING_MAX = 50_000
 """Committed entries that may wait for the state before more is refused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compaction:
-    """When a snapshot is made by itself, and how much log is kept behind it for followers that are slow."""
-
-    entries: int = 100_000
-    bytes: int = 64 << 20
-    keep: int = 10_000
-
-
 @dataclass(slots=True)
 class _Asked:
     """One proposal, change or transfer that the machine has yet to answer."""
@@ -65,8 +58,10 @@ class _Asked:
 class Consensus:
     """A member's face to what stands on it: `propose`, `read_barrier`, `change`, `transfer`, `snapshot`."""
 
-    def __init__(self, runtime: Runtime, settings: Settings, compaction: Compaction | None = None) -> None:
-        self.state: Any = runtime.replica
+    def __init__(
+        self, runtime: Runtime, state: State, settings: Settings, compaction: Compaction | None = None
+    ) -> None:
+        self.state: State = state
         self.cluster = runtime.peers.me.cluster
         self.name = runtime.peers.me.name
         self.place = runtime.peers.me.place
@@ -80,7 +75,7 @@ class Consensus:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._proposals = Proposals(self._propose_all, self._replaced, self._unknown)
-        self._barriers = Barriers(self._ask_read, runtime.replica.applied, settings.heartbeat_s)
+        self._barriers = Barriers(self._ask_read, runtime.folder.applied, settings.heartbeat_s)
         self._since_snapshot = [0, 0]
         self._saving: asyncio.Task[Snapshot] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -107,6 +102,11 @@ class Consensus:
     def membership(self) -> Membership:
         """Who counts, by the newest entry of the log."""
         return self._runtime.machine.membership
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The largest command."""
+        return self._settings.message_bytes_max
 
     def place_of(self, member: Member) -> str:
         """Where a member is reached; "" if unknown."""

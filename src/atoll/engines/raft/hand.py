@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from atoll.errors import NotSent
-
 log = logging.getLogger("atoll.raft")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,23 +53,6 @@ class Hand(Generic[T]):
         future: asyncio.Future[R] = self._loop.create_future()
         self._queue.put(_Aside(self._loop, work, future))
         return future
-
-    def still(self, work: Callable[[], R]) -> R:
-        """From another thread: do `work` there while this hand has done what was put and stands still."""
-        ready, done = threading.Event(), threading.Event()
-
-        def stand() -> None:
-            ready.set()
-            done.wait()
-
-        self._queue.put(_Aside(self._loop, stand, self._loop.create_future()))
-        while not ready.wait(0.1):
-            if self._dead:
-                raise NotSent(f"the {self._thread.name} has failed")
-        try:
-            return work()
-        finally:
-            done.set()
 
     def stop(self, within_s: float = 5.0) -> None:
         """Finish what was put, then end."""

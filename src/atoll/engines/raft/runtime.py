@@ -67,6 +67,9 @@ class Ledger(Protocol):
 
     def append(self, writes: Sequence[Write]) -> None: ...
     def sync(self) -> None: ...
+    def begin_anew(self, snapshot: Snapshot) -> None: ...
+    def note(self, snapshot: Snapshot) -> None: ...
+    def compact(self, index: Index) -> None: ...
     def show(self) -> None:
         """In the loop, right before the machine is told of a snapshot."""
         ...
@@ -77,34 +80,17 @@ class Ledger(Protocol):
     def last(self) -> Index: ...
 
 
-class Replica(Protocol):
-    """What the runtime needs of the state: one hand applies, anybody reads."""
-
-    @property
-    def applied(self) -> Index: ...
-    def apply(self, entries: Sequence[Entry]) -> list[bytes]: ...
-
-
-class Pieces(Protocol):
-    """What the runtime needs of the files in which snapshots lie."""
-
-    def read(self, snapshot: Snapshot, offset: int, bytes_max: int) -> tuple[bytes, bool] | None:
-        """A piece, and whether it is the last; None where it is not here any more. Any thread."""
-        ...
-
-
 class Folder(Protocol):
     """What the runtime needs of a data folder that was loaded."""
 
     @property
     def log(self) -> Ledger: ...
     @property
-    def state(self) -> Replica: ...
-    @property
-    def snapshots(self) -> Pieces: ...
-    def make_snapshot(self, keep: int = ...) -> Snapshot: ...
-    def compact(self, snapshot: Snapshot, keep: int) -> None: ...
-    def store_chunk(self, effect: StoreChunk) -> ChunkStored: ...
+    def applied(self) -> Index: ...
+    def apply(self, entries: Sequence[Entry]) -> list[bytes]: ...
+    def make_snapshot(self) -> Snapshot: ...
+    def store_chunk(self, chunk: StoreChunk) -> tuple[int, bool]: ...
+    def read_chunk(self, snapshot: Snapshot, offset: int, bytes_max: int) -> tuple[bytes, bool]: ...
 
 
 class Listener(Protocol):
@@ -126,7 +112,6 @@ class Runtime:
         self.machine = machine
         self.folder = folder
         self.ledger = folder.log
-        self.replica = folder.state
         self.peers = peers
         self.listener: Listener | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -258,7 +243,7 @@ class Runtime:
     def _apply(self, batches: Sequence[tuple[Entry, ...]]) -> Job:
         """In the state's thread: all that waits, as one transaction."""
         entries = batches[0] if len(batches) == 1 else tuple(entry for batch in batches for entry in batch)
-        results = self.replica.apply(entries)
+        results = self.folder.apply(entries)
         return partial(self._applied, entries, results)
 
     def _applied(self, entries: tuple[Entry, ...], results: list[bytes]) -> None:
@@ -273,11 +258,15 @@ class Runtime:
 
     async def snapshot(self, keep: int) -> Snapshot:
         """Make one of what is applied, and drop the log below it but for the last `keep` entries."""
-        snapshot = await asyncio.to_thread(self.folder.make_snapshot, keep)
-        await self.disk.aside(partial(self.folder.compact, snapshot, keep))
+        snapshot = await asyncio.to_thread(self.folder.make_snapshot)
+        await self.disk.aside(partial(self._drop_below, snapshot, keep))
         self.ledger.show()
         self.hear(Compacted(snapshot))
         return snapshot
+
+    def _drop_below(self, snapshot: Snapshot, keep: int) -> None:
+        self.ledger.note(snapshot)
+        self.ledger.compact(snapshot.index - keep)
 
     def _send_chunk(self, effect: SendChunk) -> None:
         if effect.to not in self._sending:  # the machine asks again for what was not sent
@@ -286,35 +275,34 @@ class Runtime:
 
     async def _read_and_send(self, effect: SendChunk) -> None:
         try:
-            piece = await asyncio.to_thread(
-                self.folder.snapshots.read, effect.snapshot, effect.offset, effect.bytes_max
+            data, done = await asyncio.to_thread(
+                self.folder.read_chunk, effect.snapshot, effect.offset, effect.bytes_max
             )
+        except (LookupError, OSError) as error:
+            log.info("a piece of the snapshot at %d was not sent: %s", effect.snapshot.index, error)
+            return
         finally:
             self._sending.discard(effect.to)
-        if piece is None:
-            log.info("a piece of the snapshot at %d is gone: a newer one is here", effect.snapshot.index)
-            return
-        data, done = piece
-        self.peers.send(
-            effect.to, Chunk(effect.term, effect.round, effect.snapshot, effect.offset, data, done)
-        )
+        piece = Chunk(effect.term, effect.round, effect.snapshot, effect.offset, data, done)
+        self.peers.send(effect.to, piece)
 
     def _store_chunk(self, effect: StoreChunk) -> None:
         self._spawn(self._store(effect))
 
     async def _store(self, effect: StoreChunk) -> None:
-        """The disk's hand stands by: a snapshot that is installed takes the log's place too."""
         try:
-            stored = await self.state.aside(lambda: self.disk.still(partial(self.folder.store_chunk, effect)))
+            offset, installed = await self.state.aside(partial(self.folder.store_chunk, effect))
+            if installed:
+                await self.disk.aside(partial(self.ledger.begin_anew, effect.snapshot))
         except Exception as error:
             self.hear(WriteFailed())
             self.end(f"the member {self.peers.me.name!r} ends: a snapshot could not be installed. {error}")
             return
-        if stored.installed:
+        if installed:
+            log.info("%s goes on from a snapshot at %d", self.peers.me.name, effect.snapshot.index)
             self.ledger.show()
-            log.info("%s begins anew from a snapshot at %d", self.peers.me.name, effect.snapshot.index)
-        self.hear(stored)
-        if stored.installed:
+        self.hear(ChunkStored(effect.snapshot, offset, installed))
+        if installed:
             self._told.installed(effect.snapshot)
 
     def _spawn(self, work: Any) -> None:
