@@ -43,6 +43,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "etcd": {"store": "atoll.engines.etcd:EtcdStore"},
     "etcds": {"store": "atoll.engines.etcd:EtcdStore"},
     "zookeeper": {"store": "atoll.engines.zookeeper:ZookeeperStore"},
+    "raft": {"store": "atoll.engines.raft:RaftStore"},
     "mysql": {"store": "atoll.engines.mysql:MysqlStore"},
     "mariadb": {"store": "atoll.engines.mysql:MysqlStore"},
     "nats": {"register": "atoll.engines.nats:NatsRegister"},

@@ -57,6 +57,8 @@ class State:
         self.failed: str | None = None
         self.on_commit: list[Callable[[Notice], None]] = []
         """Called on the thread of `apply`, after a batch that changed the store was committed."""
+        self.on_leases: list[Callable[[dict[str, float | None]], None]] = []
+        """The same, after a batch that granted or ended leases: the time granted, None for one that ended."""
         self._vfs = vfs
         self._free: list[apsw.Connection] = []
         self._lock = threading.Lock()
@@ -94,6 +96,9 @@ class State:
             told = Notice(before, self._book.revision, self._book.lines())
             for callback in self.on_commit:
                 callback(told)
+        if self._book.lease_news:
+            for changed in self.on_leases:
+                changed(self._book.lease_news)
         return results
 
     def _apply(self, entries: Sequence[LogEntry], *, guarded: bool) -> list[Result]:

@@ -126,6 +126,8 @@ class Book(Judge):
             client % (1 << 64): sequence
             for client, sequence in one("SELECT client, sequence FROM atoll_session ORDER BY used")
         }
+        self.lease_news: dict[str, float | None] = {}
+        """What the batch did to leases: the time granted, None for one that ended."""
         self._events: list[tuple[Any, ...]] = []
         self._told: list[tuple[Any, ...]] = []
         self._sessions: dict[int, tuple[int, int, int, bytes | None]] = {}
@@ -137,6 +139,7 @@ class Book(Judge):
     def begin(self) -> None:
         """A new batch."""
         self._told = []
+        self.lease_news = {}
 
     def flush(self) -> None:
         """Enter what is on the pad."""
@@ -180,6 +183,7 @@ class Book(Judge):
         """As it was before a command that raised."""
         self._events = []
         self.revision, self.epoch, self.frozen, self.leases, self.at = kept
+        self.lease_news = {lease: self.leases.get(lease) for lease in self.lease_news}
 
     def member(self, membership: Membership) -> None:
         """Who are members from here on."""
@@ -312,6 +316,7 @@ class Book(Judge):
     def _grant(self, lease: str, ttl_s: float) -> Result:
         if lease not in self.leases:
             self.leases[lease] = min(ttl_s, TTL_MAX_S) if ttl_s >= TTL_MIN_S else TTL_MIN_S
+            self.lease_news[lease] = self.leases[lease]
             # Its end is in the leader's book alone; infinity keeps the readers of this table from guessing.
             self._execute(
                 "INSERT INTO atoll_lease VALUES (?, ?, 9e999, '', ?)", (lease, self.leases[lease], self.at)
@@ -321,6 +326,7 @@ class Book(Judge):
     def _end(self, lease: str) -> None:
         if self.leases.pop(lease, None) is None:
             return
+        self.lease_news[lease] = None
         self._execute("DELETE FROM atoll_lease WHERE id = ?", (lease,))
         gone = self._execute(
             "DELETE FROM atoll_entry WHERE lease = ? RETURNING key, create_revision", (lease,)

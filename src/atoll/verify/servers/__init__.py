@@ -22,6 +22,7 @@ SERVERS: dict[str, str] = {
     "zookeeper": "atoll.verify.servers.zookeeper",
     "mysql": "atoll.verify.servers.mysql",
     "nats": "atoll.verify.servers.nats",
+    "raft": "atoll.verify.servers.raft",
 }
 
 

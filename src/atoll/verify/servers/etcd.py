@@ -10,7 +10,7 @@ import asyncio
 import json
 import ssl
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,11 +186,12 @@ async def _close_the_door(plan: _Plan) -> None:
     plan.token = answer["token"]
 
 
-async def certificates(folder: Path) -> dict[str, Any]:
-    """A certificate authority of this folder's own, and one certificate by it for 127.0.0.1."""
+async def certificates(folder: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """A certificate authority of this folder's own, and one certificate by it for 127.0.0.1 and `names`."""
     ca, ca_key, cert, key = (str(folder / name) for name in ("ca.pem", "ca.key", "tls.pem", "tls.key"))
     request, extra = str(folder / "tls.csr"), folder / "tls.ext"
-    extra.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    also = "".join(f",DNS:{name}" for name in names)
+    extra.write_text(f"subjectAltName=IP:127.0.0.1,DNS:localhost{also}\n")
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     for words in (
         ("req", "-x509", *curve, "-days", "30", "-subj", "/CN=test", "-keyout", ca_key, "-out", ca),

@@ -1,0 +1,143 @@
+"""Link: a client's line to one member, and the slips that wait for an answer on it.
+
+One telephone line, many questions: each is numbered, so answers may come in any order. When the line goes
+dead every question on it has the same sad answer, and whether it was heard at the other end is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import Callable
+
+import msgspec
+
+from atoll import clock
+from atoll.engines.raft import wire
+from atoll.engines.raft.connection import Connection, dial
+from atoll.engines.raft.frames import FORMAT, FORMAT_OLDEST, MAGIC, Caller, Hello
+from atoll.engines.raft.wire import Answer, Leaf, News, Part, Row, Rows, Verb
+from atoll.errors import FormatRefused
+
+
+class Broken(Exception):
+    """The line went dead. `sent`: the question had left; whether it was heard is not known."""
+
+    def __init__(self, text: str, *, sent: bool) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class Link:
+    """One connection that was welcomed. `on_news` is told what comes unasked."""
+
+    def __init__(self, address: str, on_news: Callable[[Link, News], None]) -> None:
+        self.address = address
+        self.name = ""
+        self.cluster = ""
+        self.heard = clock.loop_now()
+        """When something came, by the loop clock."""
+        self._on_news = on_news
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._parts: dict[int, list[Row]] = {}
+        self._numbers = itertools.count(1)
+        self._out: list[bytes] = []
+        self._connection: Connection | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def connect(self, cluster: str, tls: ssl.SSLContext | None, within_s: float) -> None:
+        """Greet; raises NotSent, TurnedAway with the member's own sentence."""
+        hello = Hello(MAGIC, FORMAT_OLDEST, FORMAT, cluster, Caller.CLIENT, "a store's client")
+        connection, welcome = await dial(
+            self.address, hello, self._frame, self._lost, tls=tls, within_s=within_s
+        )
+        self._connection = connection
+        self.name, self.cluster = welcome.name, welcome.cluster
+        self.heard = clock.loop_now()
+
+    @property
+    def standing(self) -> bool:
+        """Whether a question can be put on it."""
+        return self._connection is not None and not self._connection.closed
+
+    async def ask(self, verb: Verb, left_s: float, most_s: float) -> Answer:
+        """The answer; raises Broken, and TimeoutError after `most_s`. `left_s`: what the member is told."""
+        number = next(self._numbers)
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[number] = answer
+        self._send(wire.pack(wire.Asked(number, max(1, int(left_s * 1000)), verb)))
+        timer = self._loop.call_later(most_s, _late, answer)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._waiting.pop(number, None)
+            if self._parts:
+                self._parts.pop(number, None)
+
+    def _send(self, frame: bytes) -> None:
+        if self._connection is None or self._connection.closed:
+            raise Broken(f"the connection to {self.address} is closed", sent=False)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._connection is not None:
+            self._connection.send(out[0] if len(out) == 1 else b"".join(out))
+
+    def _frame(self, connection: Connection, body: bytes) -> None:
+        try:
+            told = wire.read_told(body)
+        except msgspec.DecodeError as error:
+            raise FormatRefused(f"found {len(body)} bytes that are no answer of a member: {error}") from None
+        self.heard = self._loop.time()
+        if told.number == 0:
+            if isinstance(told.answer, News):
+                self._on_news(self, told.answer)
+            return
+        answer = told.answer
+        if isinstance(answer, Part):
+            if told.number in self._waiting:
+                self._parts.setdefault(told.number, []).extend(answer.rows)
+            return
+        waiting = self._waiting.pop(told.number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(self._whole(told.number, answer) if self._parts else answer)
+
+    def _whole(self, number: int, answer: Answer) -> Answer:
+        """The answer with the rows that came before it."""
+        rows = self._parts.pop(number, [])
+        if rows and isinstance(answer, Rows):
+            return msgspec.structs.replace(answer, rows=rows + answer.rows)
+        if rows and isinstance(answer, Leaf):
+            return msgspec.structs.replace(answer, snapshot=rows + (answer.snapshot or []))
+        return answer
+
+    def _lost(self, connection: Connection, why: str) -> None:
+        self._connection = None
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            if not one.done():
+                one.set_exception(Broken(f"the connection to {self.address} ended: {why}", sent=True))
+        self._on_news(self, News(-1, -1))
+
+    def close(self, why: str = "closed here") -> None:
+        """Hang up; what waits is Broken."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._flush_last(connection)
+            connection.close(why)
+            self._lost(connection, why)
+
+    def _flush_last(self, connection: Connection) -> None:
+        if self._out:
+            connection.send(b"".join(self._out))
+            self._out = []
+
+
+def _late(answer: asyncio.Future[Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
