@@ -93,6 +93,8 @@ def heartbeat(s: State, member: Member, progress: Progress) -> None:
     prev = progress.next - 1
     prev_term = None if progress.sending is Sending.SNAPSHOT else s.log.term(prev)
     if prev_term is None:
+        if progress.sending is not Sending.SNAPSHOT:
+            progress.probe(progress.match + 1)  # the log is cut there: whether it arrived cannot be asked
         prev = prev_term = 0
     s.send(member, Append(s.term, s.lead.round, prev, prev_term, s.commit))
 

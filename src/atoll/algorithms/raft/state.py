@@ -151,6 +151,8 @@ class State:
     def set_term(self, term: Term, vote: Member) -> None:
         """Both become durable with the next write."""
         assert_never(term < self.term, f"the term goes back from {self.term} to {term}")
+        if term != self.term:
+            self.following = Following()  # what agreed with one term's leader says nothing of the next one's
         self.term, self.vote = term, vote
         self.disk.changed = True
         self.held.clear()
