@@ -129,9 +129,7 @@ class Cluster:
             case SendChunk(to, term, round, snapshot, offset, bytes_max):
                 data = node.body[offset : offset + bytes_max]
                 done = offset + len(data) == len(node.body)
-                self.letters.append(
-                    Letter(node.name, to, Chunk(term, round, snapshot, offset, data, done))
-                )
+                self.letters.append(Letter(node.name, to, Chunk(term, round, snapshot, offset, data, done)))
             case Apply(entries):
                 for entry in entries:
                     self.apply(node, entry)

@@ -29,7 +29,7 @@ SMALL = Settings(
     message_bytes_max=40,
     inflight_messages_max=3,
     inflight_bytes_max=100,
-    uncommitted_bytes_max=400,
+    uncommitted_bytes_max=2000,
     chunk_bytes=7,
 )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from atoll.algorithms.raft import quorum
 from atoll.algorithms.raft.events import Accepted, ChangeAsked, Declined, Refused, TransferAsked
 from atoll.algorithms.raft.leadership import Leadership, Transfer
+from atoll.algorithms.raft.log import ENTRY_BYTES
 from atoll.algorithms.raft.membership import begun, ended, pack, tidy
 from atoll.algorithms.raft.messages import Entry, Kind, Member, Membership, TimeoutNow
 from atoll.algorithms.raft.replication import broadcast, heartbeat, match_members
@@ -53,7 +54,7 @@ def write(s: State, membership: Membership) -> None:
     """Append a list of members; it counts from now on. Those who leave are still sent it."""
     assert s.lead is not None
     data = pack(membership)
-    s.lead.uncommitted += len(data)
+    s.lead.uncommitted += ENTRY_BYTES + len(data)
     s.append([Entry(s.term, s.log.last + 1, Kind.MEMBERSHIP, data)])
     broadcast(s)
     match_members(s)

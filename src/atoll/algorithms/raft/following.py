@@ -22,6 +22,8 @@ def on_append(s: State, leader: Member, m: Append) -> None:
     """Take the entries if the one before them is here; the sender is this term's leader."""
     heard(s, m.round)
     log, following = s.log, s.following
+    if m.entries and m.entries[0].index != m.prev_index + 1:
+        return  # no leader of ours says this; what has no meaning gets no answer
     if m.prev_index > s.commit and log.term(m.prev_index) != m.prev_term:
         refuse(s, leader, m)
         return
@@ -101,7 +103,7 @@ def on_chunk(s: State, leader: Member, m: Chunk) -> None:
     if m.done:
         if s.disk.waiting or s.disk.staged or s.disk.changed:
             return
-        s.installing = (leader, snapshot)
+        s.installing = snapshot
     if following.receiving != snapshot:
         following.receiving = snapshot
         following.offset = m.offset
@@ -115,7 +117,7 @@ def on_stored(s: State, m: ChunkStored) -> None:
     if following.receiving == m.snapshot:
         following.storing = False
         following.offset = m.offset
-    if s.installing and s.installing[1] == m.snapshot:
+    if s.installing == m.snapshot:
         s.installing = None
     if m.installed:
         installed(s)

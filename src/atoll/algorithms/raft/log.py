@@ -15,6 +15,11 @@ from collections import deque
 from atoll.algorithms.raft.events import LogView
 from atoll.algorithms.raft.messages import Entry, Index, Term
 
+ENTRY_BYTES = 64
+"""What an entry is taken to weigh beside its data."""
+ENTRIES_MAX = 4096
+"""How many are looked at together, however small they are."""
+
 
 class Log:
     """Entries by index; `durable` is how far they are on the disk as they are here."""
@@ -50,6 +55,7 @@ class Log:
 
     def entries(self, low: Index, high: Index, bytes_max: int) -> list[Entry]:
         """`low` <= index < `high`; at least one, then not beyond `bytes_max` of data, perhaps fewer."""
+        high = min(high, low + ENTRIES_MAX)
         if low < self._offset:
             return self.view.entries(low, min(high, self._offset), bytes_max)
         found = self._tail[low - self._offset : high - self._offset]

@@ -35,6 +35,7 @@ from atoll.algorithms.raft.events import (
     WriteFailed,
     Written,
 )
+from atoll.algorithms.raft.log import ENTRY_BYTES
 from atoll.algorithms.raft.membership import Members
 from atoll.algorithms.raft.messages import (
     Append,
@@ -173,7 +174,8 @@ def hand_out(s: State) -> None:
     s.applied = entries[-1].index
     s.out.append(Apply(tuple(entries)))
     if s.lead is not None and s.lead.uncommitted:
-        s.lead.uncommitted -= sum([len(entry.data) for entry in entries if entry.term == s.term])
+        sizes = [ENTRY_BYTES + len(entry.data) for entry in entries if entry.term == s.term]
+        s.lead.uncommitted = max(0, s.lead.uncommitted - sum(sizes))
 
 
 def deadline(s: State) -> float:
@@ -215,6 +217,7 @@ def beat(s: State) -> None:
     """The leader's regular word: it lives, and what may have been lost is sent again."""
     lead = s.lead
     assert lead is not None
+    lead.heartbeat_at = s.now + s.settings.heartbeat_s
     lead.committed_then = s.commit
     if lead.transfer is not None:
         lead.transfer.told = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from atoll.algorithms.raft import quorum, sending_snapshots
 from atoll.algorithms.raft.events import Accepted, Declined, Proposed, Refused
+from atoll.algorithms.raft.log import ENTRY_BYTES
 from atoll.algorithms.raft.membership import everybody
 from atoll.algorithms.raft.messages import Append, AppendReply, Entry, Kind, Member
 from atoll.algorithms.raft.progress import Progress, Sending
@@ -37,7 +38,7 @@ def propose(s: State, m: Proposed) -> None:
         s.out.append(Refused(m.id, Declined.NOT_LEADER, s.leader))
         return
     sizes = [len(command.data) for command in m.commands]
-    size = sum(sizes)
+    size = sum(sizes) + ENTRY_BYTES * len(sizes)
     reason = None
     if lead.transfer is not None:
         reason = Declined.TRANSFERRING
@@ -104,7 +105,6 @@ def begin_round(s: State) -> None:
     lead = s.lead
     assert lead is not None
     lead.begin_round(s.now, s.commit, 2 * s.settings.election_s)
-    lead.heartbeat_at = s.now + s.settings.heartbeat_s
     for member, progress in lead.progress.items():
         heartbeat(s, member, progress)
 

@@ -33,8 +33,11 @@ def chunk(s: State, member: Member, progress: Progress) -> None:
 
 
 def again(s: State, member: Member, progress: Progress) -> None:
-    """Nothing was heard of the last piece: send it again, or after long silence the newest snapshot."""
-    if progress.sending is not Sending.SNAPSHOT:
+    """Nothing was heard of the last piece: send it again, or after long silence the newest snapshot.
+
+    Who is not heard at all is not sent pieces: heartbeats will find it when it is back.
+    """
+    if progress.sending is not Sending.SNAPSHOT or s.now > progress.heard_at + s.settings.election_s:
         return
     if s.now - progress.moved_at > s.settings.election_s:
         newest = s.log.view.snapshot()

@@ -119,7 +119,7 @@ class State:
         self.election_at = 0.0
         self.heard_at = NEVER
         self.failed = False
-        self.installing: tuple[Member, Snapshot] | None = None
+        self.installing: Snapshot | None = None
         self.following = Following()
         self.ballot: Ballot | None = None
         self.lead: Leadership | None = None
