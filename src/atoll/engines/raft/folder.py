@@ -18,7 +18,7 @@ import msgspec
 
 from atoll.algorithms.raft.events import StoreChunk
 from atoll.algorithms.raft.messages import Entry, Index, Member, Membership, Snapshot
-from atoll.engines.raft import segment
+from atoll.engines.raft import files
 from atoll.engines.raft.log_opening import Owner, open_log
 from atoll.engines.raft.segment import REMEDY
 from atoll.engines.raft.snapshots import Snapshots
@@ -105,13 +105,11 @@ class DataFolder:
         body = msgspec.msgpack.encode(identity)
         head = MAGIC + FORMAT.to_bytes(4, "little")
         fresh = self.path / "identity.new"
-        with open(fresh, "wb") as file:
-            file.write(head + zlib.crc32(head + body).to_bytes(4, "little") + body)
-            file.flush()
-            self.options.force(file.fileno())
+        whole = head + zlib.crc32(head + body).to_bytes(4, "little") + body
+        files.write_whole(fresh, [whole], self.options.force)
         os.rename(fresh, self.path / "identity")
-        segment.force_folder(self.path, self.options.force)
-        segment.force_folder(self.path.parent, self.options.force)
+        files.force_folder(self.path, self.options.force)
+        files.force_folder(self.path.parent, self.options.force)
         self.identity = identity
 
     def _who(self) -> Identity | None:
@@ -158,7 +156,7 @@ class DataFolder:
         except BaseException:
             self.log.close()
             raise
-        segment.force_folder(self.path, self.options.force)
+        files.force_folder(self.path, self.options.force)
 
     def _load_state(self, newest: Snapshot | None) -> State:
         """The state's file, or where it is behind the log's first entry or cannot be read, a new one."""
@@ -235,7 +233,7 @@ class DataFolder:
         self.snapshots.unpack(snapshot, fresh)
         assert path != old, "the state is behind the snapshot that it came from"
         os.rename(fresh, path)
-        segment.force_folder(path.parent, self.options.force)
+        files.force_folder(path.parent, self.options.force)
         state.replace(path)
         _remove_database(old)
 

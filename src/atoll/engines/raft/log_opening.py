@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.algorithms.raft.messages import Kind, Member, Snapshot, Term
-from atoll.engines.raft import record, segment
+from atoll.engines.raft import files, record, segment
 from atoll.engines.raft.log_index import LogIndex, Span
 from atoll.engines.raft.record import Record, RecordKind, Spoilt
 from atoll.engines.raft.segment import BLOCK, REMEDY, Cover
@@ -106,7 +106,7 @@ def _replayed(folder: Path, spans: list[Span], options: LogOptions) -> Log:
     newest = spans[-1]
     if newest.size > newest.end and _cut_needed(newest):
         os.ftruncate(newest.descriptor, newest.end)
-    segment.reserve(newest.descriptor, max(options.segment_bytes, newest.end))
+    files.reserve(newest.descriptor, max(options.segment_bytes, newest.end))
     newest.size = max(options.segment_bytes, newest.end)
     # What a killed process wrote may still be in the kernel's memory alone; from here on it counts.
     options.force(newest.descriptor)

@@ -7,7 +7,6 @@ missing volume or a short one is noticed. A volume gets its name only when its c
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from atoll import clock
+from atoll.engines.raft import files
 from atoll.errors import FormatRefused
 
 MAGIC = b"ATOLLRAFTLOG"
@@ -23,7 +23,6 @@ FORMAT = 1
 BLOCK = 4096
 """The cover takes one block; records begin behind it."""
 SUFFIX = ".log"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDY = (
     "Do not mend it by hand: this member may have lost what it had promised. Remove it from the cluster "
     "(atoll cluster remove), empty its folder, and add it again under a new name."
@@ -94,48 +93,15 @@ def create(folder: Path, cover: Cover, size: int, force: Callable[[int], None]) 
     fresh = path.with_suffix(".new")
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        reserve(descriptor, size)
-        write(descriptor, pack_cover(cover), 0)
+        files.reserve(descriptor, size)
+        files.write(descriptor, pack_cover(cover), 0)
         force(descriptor)
         os.rename(fresh, path)
-        force_folder(folder, force)
+        files.force_folder(folder, force)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def reserve(descriptor: int, size: int) -> None:
-    """Take the room now: a forced write into room that is there already is cheaper, and cannot be refused."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
-
-
-def write(descriptor: int, data: bytes, offset: int) -> None:
-    """All of `data` at `offset`."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(descriptor, view, offset)
-        offset += done
-        view = view[done:]
-
-
-force: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-"""Ask the disk to keep what was written. Where it raises, it must never be asked again about that file: the
-kernel may have thrown the pages away and would say yes."""
-
-
-def force_folder(folder: Path, force: Callable[[int], None]) -> None:
-    """Ask the disk to keep the names in `folder`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        force(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def numbers(folder: Path) -> list[int]:

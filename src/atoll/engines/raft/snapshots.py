@@ -9,6 +9,7 @@ the membership is in the header too. Pieces stay through a restart, so sending g
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import msgspec
 
 from atoll.algorithms.raft.events import StoreChunk
 from atoll.algorithms.raft.messages import Index, Membership, Snapshot, Term
-from atoll.engines.raft import segment
+from atoll.engines.raft import files
 from atoll.engines.raft.state import State
 from atoll.errors import DiskFull, FormatRefused, OutcomeUnknown
 
@@ -30,7 +31,6 @@ SUFFIX, PART, FRESH = ".snapshot", ".part", ".fresh"
 KEPT = 2
 """The newest, and the one before it, which may be on its way to somebody."""
 _FIXED = len(MAGIC) + 12
-_PIECE = 1 << 20
 _HEADER_MAX = 1 << 16
 
 
@@ -60,7 +60,7 @@ class _File(NamedTuple):
 class Snapshots:
     """One member's snapshots, in a folder of their own. `newest` and `read` may be asked from any thread."""
 
-    def __init__(self, folder: Path, cluster: str, *, force: Callable[[int], None] = segment.force) -> None:
+    def __init__(self, folder: Path, cluster: str, *, force: Callable[[int], None] = files.force) -> None:
         self.folder = folder
         self._cluster = cluster
         self._force = force
@@ -124,25 +124,17 @@ class Snapshots:
 
     def _wrap(self, body: Path, whole: Path, header: Header) -> None:
         """Header and body as one file, forced."""
-        check, size = 0, 0
-        with open(body, "rb") as source:
-            while piece := source.read(_PIECE):
-                check, size = zlib.crc32(piece, check), size + len(piece)
-        header = msgspec.structs.replace(header, body_bytes=size, body_crc=check)
-        with open(whole, "wb") as target, open(body, "rb") as source:
-            target.write(pack_header(header))
-            while piece := source.read(_PIECE):
-                target.write(piece)
-            target.flush()
-            self._force(target.fileno())
+        check, size = _sum(body)
+        head = pack_header(msgspec.structs.replace(header, body_bytes=size, body_crc=check))
+        files.write_whole(whole, itertools.chain([head], files.read_pieces(body)), self._force)
 
     def _hang_up(self, whole: Path, path: Path) -> None:
         """Give a forced file its name, durably; take the older ones away."""
         os.rename(whole, path)
-        segment.force_folder(self.folder, self._force)
-        files = [file for file in self._files if file.path != path] + [self._opened(path)]
-        files.sort(key=lambda file: file.header.index)
-        self._files, old = files[-KEPT:], files[:-KEPT]
+        files.force_folder(self.folder, self._force)
+        mine = [file for file in self._files if file.path != path] + [self._opened(path)]
+        mine.sort(key=lambda file: file.header.index)
+        self._files, old = mine[-KEPT:], mine[:-KEPT]
         for file in old:
             file.path.unlink(missing_ok=True)
 
@@ -180,7 +172,7 @@ class Snapshots:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, chunk.offset)
-            segment.write(descriptor, chunk.data, chunk.offset)
+            files.write(descriptor, chunk.data, chunk.offset)
             self._force(descriptor)
         finally:
             os.close(descriptor)
@@ -207,22 +199,12 @@ class Snapshots:
                 "empty its folder, and add it again under a new name."
             )
         try:
-            with open(file.path, "rb") as source, open(target, "wb") as body:
-                source.seek(file.begins)
-                while piece := source.read(_PIECE):
-                    body.write(piece)
-                body.flush()
-                self._force(body.fileno())
+            files.write_whole(target, files.read_pieces(file.path, file.begins), self._force)
         except OSError as error:
             raise _failed(error, self.folder, "unpacked") from error
 
     def _sealed(self, file: _File) -> bool:
-        check, size = 0, 0
-        with open(file.path, "rb") as source:
-            source.seek(file.begins)
-            while piece := source.read(_PIECE):
-                check, size = zlib.crc32(piece, check), size + len(piece)
-        return (check, size) == (file.header.body_crc, file.header.body_bytes)
+        return _sum(file.path, file.begins) == (file.header.body_crc, file.header.body_bytes)
 
     def _opened(self, path: Path) -> _File:
         with open(path, "rb") as source:
@@ -260,6 +242,14 @@ def read_header(head: bytes, path: Path) -> tuple[Header, int]:
     return msgspec.msgpack.decode(body, type=Header), _FIXED + length
 
 
+def _sum(path: Path, begins: int = 0) -> tuple[int, int]:
+    """Check and length of what stands in a file from `begins` on."""
+    check = size = 0
+    for piece in files.read_pieces(path, begins):
+        check, size = zlib.crc32(piece, check), size + len(piece)
+    return check, size
+
+
 def _kept_in(body: Path) -> tuple[Index, Term, Membership | None]:
     connection = apsw.Connection(str(body), flags=apsw.SQLITE_OPEN_READONLY)
     try:
@@ -270,6 +260,6 @@ def _kept_in(body: Path) -> tuple[Index, Term, Membership | None]:
 
 
 def _failed(error: OSError, folder: Path, what: str) -> DiskFull | OutcomeUnknown:
-    if error.errno in segment.NO_ROOM:
+    if error.errno in files.NO_ROOM:
         return DiskFull(f"no room for a snapshot in {folder} ({error.strerror}); nothing else was harmed.")
     return OutcomeUnknown(f"a snapshot in {folder} could not be {what} ({error}). Look at the disk.")

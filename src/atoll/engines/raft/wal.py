@@ -23,7 +23,7 @@ import msgspec
 
 from atoll.algorithms.raft.events import Write
 from atoll.algorithms.raft.messages import Entry, Index, Kind, Member, Membership, Snapshot, Term
-from atoll.engines.raft import record, segment
+from atoll.engines.raft import files, record, segment
 from atoll.engines.raft.log_index import LogIndex, Newest, Span
 from atoll.engines.raft.segment import BLOCK, Cover
 from atoll.errors import DiskFull, NotSent, OutcomeUnknown
@@ -41,7 +41,7 @@ class LogOptions:
     segment_bytes: int = 16 << 20
     cache_bytes: int = 8 << 20
     """The newest entries kept in memory, by their data; followers that keep up are served from there."""
-    force: Callable[[int], None] = segment.force
+    force: Callable[[int], None] = files.force
     """How a descriptor is forced; a test puts a disk that fails here."""
 
 
@@ -233,7 +233,7 @@ class Log:
             places.append(offset)
             packed.append(record.pack(kind, payload, offset, self._forced, span.seed))
             offset += len(packed[-1])
-        segment.write(span.descriptor, b"".join(packed), span.end)
+        files.write(span.descriptor, b"".join(packed), span.end)
         span.end, span.size, self._hard_written = offset, max(span.size, offset), hard
         self._pending += zip(write.entries, places[len(pieces) - len(write.entries) :], strict=True)
 
@@ -309,7 +309,7 @@ class Log:
             for span in spans:
                 os.close(span.descriptor)
                 os.unlink(span.path)
-            segment.force_folder(self.folder, self.options.force)
+            files.force_folder(self.folder, self.options.force)
         except OSError as error:
             raise self._fail(error, "tidied") from error
 
@@ -322,7 +322,7 @@ class Log:
             f"the log in {self.folder} could not be {what} ({error.strerror or error}), and closed for good; "
             "nobody knows what of it is on the disk."
         )
-        if error.errno in segment.NO_ROOM:
+        if error.errno in files.NO_ROOM:
             return DiskFull(
                 f"no room for the log in {self.folder} ({error.strerror}). This member stops; what it "
                 "promised is unharmed. Free space there, then start it again."
