@@ -41,12 +41,14 @@ def declined(s: State, lead: Leadership, then: Membership) -> Declined | None:
     if s.membership.outgoing or s.members.index > s.commit or s.commit < lead.term_start:
         return Declined.CHANGING
     heard = {member for member, p in lead.progress.items() if s.now - p.heard_at < s.settings.election_s}
-    if not quorum.has_majority(then.voters, heard | {s.me}):
+    if not then.voters:
         return Declined.WOULD_LOSE_QUORUM
     for member in set(then.voters) - set(s.membership.voters) - {s.me}:
         progress = lead.progress.get(member)
         if progress is None or member not in heard or progress.match < lead.committed_then:
             return Declined.NOT_CAUGHT_UP
+    if not quorum.has_majority(then.voters, heard | {s.me}):
+        return Declined.WOULD_LOSE_QUORUM
     return None
 
 

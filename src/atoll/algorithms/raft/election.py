@@ -108,6 +108,7 @@ def lead(s: State) -> None:
     s.ballot = None
     first = s.log.last + 1
     s.lead = Leadership(s.me, first, s.now)
+    s.lead.heartbeat_at = s.now + s.settings.heartbeat_s
     s.lead.committed_then = s.commit
     s.append([Entry(s.term, first, Kind.EMPTY, b"")])
     match_members(s)

@@ -98,9 +98,10 @@ class Log:
     def newest_not_after(self, term: Term, low: Index, high: Index) -> Index:
         """The largest index from `low` to `high` whose term is at most `term`; `low` if there is none.
 
+        What is below the log is not looked at; where all of it is, the answer is `high`.
         Terms never fall along a log, so a hint is found in a few steps in however long a log.
         """
-        low = max(low, self.first - 1)
+        low = min(max(low, self.first - 1), high)
         while low < high:
             middle = (low + high + 1) // 2
             here = self.term(middle)

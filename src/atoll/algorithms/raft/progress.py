@@ -61,11 +61,11 @@ class Progress:
         self._inflight: deque[tuple[Index, int]] = deque()
         self._bytes = 0
 
-    def may_send(self, messages_max: int, bytes_max: int) -> bool:
-        """Whether another Append with entries may go out now."""
+    def room(self, messages_max: int, bytes_max: int) -> int:
+        """How many bytes of entries may go out now, in one Append; 0: none, wait for an answer."""
         if self.sending is Sending.REPLICATE:
-            return len(self._inflight) < messages_max and self._bytes < bytes_max
-        return self.sending is Sending.PROBE and not self._probing
+            return max(0, bytes_max - self._bytes) if len(self._inflight) < messages_max else 0
+        return bytes_max if self.sending is Sending.PROBE and not self._probing else 0
 
     @property
     def inflight(self) -> int:

@@ -75,15 +75,16 @@ def replicate(s: State, member: Member, progress: Progress) -> None:
     """Send `member` what it lacks, as far as its window allows."""
     log, settings, lead = s.log, s.settings, s.lead
     assert lead is not None
-    while progress.next <= log.last and progress.may_send(
-        settings.inflight_messages_max, settings.inflight_bytes_max
-    ):
+    while progress.next <= log.last:
+        room = progress.room(settings.inflight_messages_max, settings.inflight_bytes_max)
+        if not room:
+            return
         prev = progress.next - 1
         prev_term = log.term(prev)
         if prev_term is None:
             sending_snapshots.begin(s, member, progress)
             return
-        entries = tuple(log.entries(progress.next, log.last + 1, settings.message_bytes_max))
+        entries = tuple(log.entries(progress.next, log.last + 1, min(room, settings.message_bytes_max)))
         progress.sent(entries[-1].index, sum([len(entry.data) for entry in entries]))
         s.send(member, Append(s.term, lead.round, prev, prev_term, s.commit, entries))
 
