@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,7 @@ class Snapshots:
         self.folder = folder
         self._cluster = cluster
         self._force = force
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._files: list[_File] = []
         for path in sorted(folder.iterdir()):
@@ -114,13 +116,13 @@ class Snapshots:
             path = self.folder / f"{index:016x}-{term:x}{SUFFIX}"
             membership = membership or (newest.membership if newest is not None else bootstrap)
             self._wrap(body, whole, Header(self._cluster, index, term, membership, 0, 0))
-            self._hang_up(whole, path)
+            made = self._hang_up(whole, path)
         except OSError as error:
             raise _failed(error, self.folder, "made") from error
         finally:
             body.unlink(missing_ok=True)
             whole.unlink(missing_ok=True)
-        return self._files[-1].snapshot
+        return made
 
     def _wrap(self, body: Path, whole: Path, header: Header) -> None:
         """Header and body as one file, forced."""
@@ -128,15 +130,18 @@ class Snapshots:
         head = pack_header(msgspec.structs.replace(header, body_bytes=size, body_crc=check))
         files.write_whole(whole, itertools.chain([head], files.read_pieces(body)), self._force)
 
-    def _hang_up(self, whole: Path, path: Path) -> None:
+    def _hang_up(self, whole: Path, path: Path) -> Snapshot:
         """Give a forced file its name, durably; take the older ones away."""
         os.rename(whole, path)
         files.force_folder(self.folder, self._force)
-        mine = [file for file in self._files if file.path != path] + [self._opened(path)]
-        mine.sort(key=lambda file: file.header.index)
-        self._files, old = mine[-KEPT:], mine[:-KEPT]
+        made = self._opened(path)
+        with self._lock:  # one may be made while another is received
+            mine = [file for file in self._files if file.path != path] + [made]
+            mine.sort(key=lambda file: file.header.index)
+            self._files, old = mine[-KEPT:], mine[:-KEPT]
         for file in old:
             file.path.unlink(missing_ok=True)
+        return made.snapshot
 
     # -- receiving -------------------------------------------------------------------------------------
 

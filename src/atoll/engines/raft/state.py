@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
-import msgspec
 
+from atoll.algorithms.raft import membership
 from atoll.algorithms.raft.messages import Entry as LogEntry
 from atoll.algorithms.raft.messages import Index, Kind, Membership, Term
 from atoll.engines.parts.notices import Notice
@@ -126,7 +126,7 @@ class State:
         if entry.kind == Kind.COMMAND:
             return self._guarded(entry) if guarded else book.command(entry)
         if entry.kind == Kind.MEMBERSHIP:
-            book.member(msgspec.msgpack.decode(entry.data, type=Membership))
+            book.member(membership.unpack(entry.data))
         return b""
 
     def _guarded(self, entry: LogEntry) -> Result:

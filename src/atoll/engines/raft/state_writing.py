@@ -14,6 +14,7 @@ import msgspec
 
 from atoll.algorithms.raft.messages import Entry as LogEntry
 from atoll.algorithms.raft.messages import Index, Membership, Term
+from atoll.algorithms.raft.sessions import CLIENTS_MAX, RESULT_BYTES_MAX, Verdict, verdict
 from atoll.engines.parts.notices import Line
 from atoll.engines.raft import command
 from atoll.engines.raft.command import (
@@ -38,10 +39,6 @@ HISTORY_S_MAX = 3600.0
 """And not longer than this, by the leader's hour."""
 DEDUPE_WINDOW_S = 600.0
 """How long a request_id is remembered."""
-CLIENTS_MAX = 10_000
-"""Clients whose last result is kept; who has been silent longest goes first."""
-RESULT_BYTES_MAX = 256 << 10
-"""A longer result is not kept: asked for again it is `Late`."""
 LINES_MAX = 500
 VALUE_MAX = 1024
 _TRIM_EVERY = 64
@@ -196,11 +193,13 @@ class Book(Judge):
     def command(self, entry: LogEntry) -> bytes:
         """Apply one entry's commands, once, however often the client asked; its packed results."""
         if entry.client:
-            last = self._clients.get(entry.client, 0)
-            if entry.sequence <= last:
-                return self._remembered(entry, last)
-            if last == 0 and entry.sequence > 1:
-                return command.pack_results([command.Late(_FORGOTTEN)])
+            match verdict(self._clients.get(entry.client, 0), entry.sequence):
+                case Verdict.REPEATED:
+                    return self._remembered(entry.client)
+                case Verdict.LATE:
+                    return command.pack_results([command.Late(_LATE)])
+                case Verdict.FORGOTTEN:
+                    return command.pack_results([command.Late(_FORGOTTEN)])
         try:
             at, asked = command.unpack(entry.data)
         except ValueError as error:
@@ -226,19 +225,15 @@ class Book(Judge):
         self._sessions.pop(client, None)
         self._execute("DELETE FROM atoll_session WHERE client = ?", (_signed(client),))
 
-    def _remembered(self, entry: LogEntry, last: int) -> bytes:
-        if entry.sequence == last:
-            waiting = self._sessions.get(entry.client)
-            found: bytes | None = (
-                waiting[3]
-                if waiting is not None
-                else self._execute(
-                    "SELECT result FROM atoll_session WHERE client = ?", (_signed(entry.client),)
-                ).get
-            )
-            if found is not None:
-                return found
-        return command.pack_results([command.Late(_LATE)])
+    def _remembered(self, client: int) -> bytes:
+        """The client's last result; it is on the pad, or in the table."""
+        waiting = self._sessions.get(client)
+        if waiting is not None:
+            found = waiting[3]
+        else:
+            select = "SELECT result FROM atoll_session WHERE client = ?"
+            found = self._execute(select, (_signed(client),)).get
+        return command.pack_results([command.Late(_LATE)]) if found is None else found
 
     def _apply(self, asked: Command) -> Result:
         match asked:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from atoll.algorithms.raft import membership
 from atoll.algorithms.raft.events import Write
 from atoll.algorithms.raft.messages import Entry, Index, Kind, Member, Membership, Snapshot, Term
 from atoll.engines.raft import files, record, segment
@@ -357,7 +358,7 @@ def unpack_entry(payload: bytes) -> Entry:
 
 def unpack_membership(data: bytes) -> Membership:
     """What an entry of Kind.MEMBERSHIP carries."""
-    return msgspec.msgpack.decode(data, type=Membership)
+    return membership.unpack(data)
 
 
 def new_span(folder: Path, cover: Cover, size: int, force: Callable[[int], None]) -> Span:
