@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from atoll.engines.raft.member import Member, running
+from atoll.engines.raft.consensus import Consensus
+from atoll.engines.raft.member import Member, Serves, running
 from atoll.engines.raft.member_options import MemberOptions
 
 SWITCH_S = 0.0005
@@ -21,7 +22,13 @@ SWITCH_S = 0.0005
 _COLLECT = (50_000, 20, 100)
 
 
-async def run(options: MemberOptions, ready: Callable[[dict[str, Any]], None], *, leash: bool = False) -> str:
+async def run(
+    options: MemberOptions,
+    ready: Callable[[dict[str, Any]], None],
+    *,
+    leash: bool = False,
+    desk: Callable[[Consensus], Serves] | None = None,
+) -> str:
     """Run until SIGTERM, SIGINT or, on a leash, the end of standard input: "". Else why it had to end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -31,7 +38,7 @@ async def run(options: MemberOptions, ready: Callable[[dict[str, Any]], None], *
         loop.add_reader(sys.stdin.fileno(), _tug, loop, stop)
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*_COLLECT)
-    async with running(options) as member:
+    async with running(options, desk=desk) as member:
         gc.freeze()
         ready(member.about())
         return await _until(member, stop)

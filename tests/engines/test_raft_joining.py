@@ -1,0 +1,27 @@
+"""4.4: a member that joins a cluster that stands: fed by a snapshot, counted when it keeps up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raft_crowd import Crowd, crowd, until
+
+
+async def test_a_new_member_joins_by_a_snapshot_and_votes(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as members:
+        leader = await members.leader()
+        for n in range(50):
+            await members.ask(leader, "put", f"k{n}", b"v" * 1000)
+        members.places["d"] = Crowd(tmp_path, "d").places["d"]
+        members.start("d", join=members.places["a"], listen=members.places["d"])
+        places = dict(members.places)
+        await until(lambda: members.ask(leader, "snapshot"))
+        await members.ask(leader, "change", ["a", "b", "c"], ["d"], places)
+
+        async def promote() -> None:
+            await members.ask(leader, "change", ["a", "b", "c", "d"], [], places)
+
+        await until(promote)
+        await members.kill(next(n for n in "abc" if n != leader))
+        await members.put("by three of four", among=[leader, "d"])  # d's word is needed for it
+        await until(lambda: members.same([leader, "d"]))
