@@ -90,7 +90,7 @@ class Members:
         """The same, and whether an earlier asking may have been taken without an answer."""
         due = clock.loop_now() + left_s(what, self.options.ceiling_s)
         unknown, last, turn = "", "nobody was reached", 0
-        while (left := due - clock.loop_now()) > 0:
+        while (left := due - clock.loop_now()) > 0 and not self.closed:
             link: Link | None = None
             try:
                 link = self._standing() or await self._connected(left)
@@ -114,6 +114,8 @@ class Members:
                 f"{what} was sent to {self.url} and got no definite answer in time: {unknown}. It may have "
                 "happened, or may happen yet: read before you ask again."
             )
+        if self.closed:
+            raise NotSent(f"{self.url} was closed. Nothing of {what} was sent.")
         raise NotSent(
             f"{what} was not done by any member of {self.url}: {last.rstrip('.')}. Nothing happened. See "
             f"whether a majority of the members runs and can be reached: atoll cluster status {self.url}"
