@@ -4,7 +4,7 @@ LAW: stands on ports and algorithms; names no engine and opens none. A file begi
 can break it, Proved by: no promise, no block.
 
 What is not on the front door is imported from here: `from atoll.blocks import Semaphore, ReadWriteLock,
-Barrier, DoubleBarrier, Latch, Counter, Group, Config`. Each is loaded when it is first used.
+Barrier, DoubleBarrier, Latch, Counter, Group, Config, Members`. Each is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from atoll.blocks.config import Config, Version
     from atoll.blocks.counter import Counter
     from atoll.blocks.latch import Latch
+    from atoll.blocks.members import Members, Peer
+    from atoll.blocks.members_registry import MembersRegistry
     from atoll.blocks.membership import Group, Member
     from atoll.blocks.read_write_lock import ReadWriteLock
     from atoll.blocks.semaphore import Permit, Semaphore
+    from atoll.ports.observer import (
+        MemberFailed,
+        MemberJoined,
+        MemberLeft,
+        MemberRefuted,
+        MemberSuspected,
+        MemberUpdated,
+    )
 
 _HOMES = {
     "Barrier": "barrier",
@@ -29,6 +39,15 @@ _HOMES = {
     "Group": "membership",
     "Latch": "latch",
     "Member": "membership",
+    "MemberFailed": "members",
+    "MemberJoined": "members",
+    "MemberLeft": "members",
+    "MemberRefuted": "members",
+    "MemberSuspected": "members",
+    "MemberUpdated": "members",
+    "Members": "members",
+    "MembersRegistry": "members_registry",
+    "Peer": "members",
     "Permit": "semaphore",
     "ReadWriteLock": "read_write_lock",
     "Semaphore": "semaphore",
@@ -45,6 +64,15 @@ __all__ = [
     "Group",
     "Latch",
     "Member",
+    "MemberFailed",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRefuted",
+    "MemberSuspected",
+    "MemberUpdated",
+    "Members",
+    "MembersRegistry",
+    "Peer",
     "Permit",
     "ReadWriteLock",
     "Semaphore",

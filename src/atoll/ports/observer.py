@@ -7,7 +7,7 @@ said in the past tense; an observer that raises is dropped and said so once, nev
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 log = logging.getLogger("atoll.observer")
@@ -88,6 +88,45 @@ class TransactionTakenOver(Event):
 
     outcome: str
     in_doubt_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEvent(Event):
+    """Something changed about the member `name`, as the member `seen_by` sees it."""
+
+    seen_by: str
+    address: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberJoined(MemberEvent):
+    """It is in: for the first time, or again after it failed or left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberSuspected(MemberEvent):
+    """It does not answer; it still counts as in, and has time to object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRefuted(MemberEvent):
+    """It was suspected and spoke up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberFailed(MemberEvent):
+    """It did not object in time. Behind a partition it may live; then it joins again one day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberLeft(MemberEvent):
+    """It went of its own will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberUpdated(MemberEvent):
+    """Its metadata or its address changed."""
 
 
 Observer = Callable[[Event], None]
