@@ -323,6 +323,8 @@ def spoken(words: list[str]) -> m.Message:
             return m.AppendReply(int(term), int(round), True, int(match))
         case ["answer", id, index, "term", term]:
             return m.ReadAnswer(int(term), int(id), int(index))
+        case ["read", id, "term", term]:
+            return m.ReadForward(int(term), int(id))
         case ["stand", term]:
             return m.TimeoutNow(int(term))
     raise AssertionError(f"no such message: {words}")

@@ -14,7 +14,7 @@ from atoll.algorithms.raft import quorum
 from atoll.algorithms.raft.events import Role
 from atoll.algorithms.raft.leadership import Leadership
 from atoll.algorithms.raft.messages import Entry, Kind, Member, TimeoutNow, VoteReply, VoteRequest
-from atoll.algorithms.raft.replication import broadcast, match_members
+from atoll.algorithms.raft.replication import broadcast, match_members, tell_the_removed
 from atoll.algorithms.raft.roles import follow, leader_is_alive, refuse_forwards, wait_anew
 from atoll.algorithms.raft.state import NEVER, Ballot, State
 
@@ -75,6 +75,7 @@ def on_request(s: State, candidate: Member, m: VoteRequest) -> None:
             follow(s, s.term)
         wait_anew(s)
     s.send(candidate, VoteReply(s.term, m.term, granted, m.pre))
+    tell_the_removed(s, candidate, m.last_index, m.last_term)
 
 
 def on_reply(s: State, voter: Member, m: VoteReply) -> None:

@@ -15,7 +15,7 @@ from atoll.algorithms.raft import quorum, sending_snapshots
 from atoll.algorithms.raft.events import Accepted, Declined, Proposed, Refused
 from atoll.algorithms.raft.log import ENTRY_BYTES
 from atoll.algorithms.raft.membership import everybody
-from atoll.algorithms.raft.messages import Append, AppendReply, Entry, Kind, Member
+from atoll.algorithms.raft.messages import Append, AppendReply, Entry, Index, Kind, Member, Term
 from atoll.algorithms.raft.progress import Progress, Sending
 from atoll.algorithms.raft.state import State
 
@@ -99,6 +99,16 @@ def heartbeat(s: State, member: Member, progress: Progress) -> None:
             progress.probe(progress.match + 1)  # the log is cut there: whether it arrived cannot be asked
         prev = prev_term = 0
     s.send(member, Append(s.term, s.lead.round, prev, prev_term, s.commit))
+
+
+def tell_the_removed(s: State, asker: Member, last: Index, last_term: Term) -> None:
+    """One that is no member any more asks for votes: it has not heard the list without it. It is sent it."""
+    lead = s.lead
+    if lead is None or asker in everybody(s.membership) or s.members.index > s.commit:
+        return
+    if s.log.term(last) == last_term and last < s.members.index:
+        entries = s.log.entries(last + 1, s.members.index + 1, s.settings.message_bytes_max)
+        s.send(asker, Append(s.term, lead.round, last, last_term, s.commit, tuple(entries)))
 
 
 def begin_round(s: State) -> None:
