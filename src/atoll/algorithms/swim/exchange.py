@@ -38,7 +38,7 @@ class Exchange:
     def start(self) -> None:
         """The first of the regular meetings is at a time by chance, so that not all meet at once."""
         local = self._local
-        local.after(local.settings.sync_interval_s * local.dice.random(), "sync")
+        local.after(self._pause() * local.dice.random(), "sync")
         local.after(local.settings.reconnect_interval_s * local.dice.random(), "reconnect")
 
     def join(self, seeds: tuple[Address, ...]) -> None:
@@ -62,10 +62,13 @@ class Exchange:
     def meet(self) -> None:
         """The regular meeting: rarer in a large group, where there are many."""
         local = self._local
-        crowd = max(0, math.ceil(math.log2(max(1, local.members.living))) - 5)
-        local.after(local.settings.sync_interval_s * (1 + crowd), "sync")
+        local.after(self._pause(), "sync")
         for other in local.choose(1):
             self._ask(other.address)
+
+    def _pause(self) -> float:
+        crowd = max(0, math.ceil(math.log2(max(1, self._local.members.living))) - 5)
+        return self._local.settings.sync_interval_s * (1 + crowd)
 
     def reconnect(self) -> None:
         """Try one who failed, or a seed that is not in: perhaps it is only a network that was cut."""

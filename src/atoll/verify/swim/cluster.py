@@ -55,14 +55,20 @@ class Cluster:
     """Members `m0` to `m<n-1>`; a member's name is its address too."""
 
     def __init__(
-        self, seed: int, settings: Settings, weather: Weather | None = None, *, weigh: bool = False
+        self,
+        seed: int,
+        settings: Settings,
+        weather: Weather | None = None,
+        *,
+        weigh: bool = False,
+        kind: type[Swim] = Swim,
     ) -> None:
         self.dice = random.Random(seed)
         self.settings, self.weather = settings, weather or Weather()
         self.now = 0.0
         self.hosts: list[Host] = []
         self.watch: Watch = lambda now, index, told: None
-        self._weigh = weigh
+        self._weigh, self._kind = weigh, kind
         self._index: dict[Name, int] = {}
         self._heap: list[tuple[float, int, int, Any]] = []
         self._count = 0
@@ -96,7 +102,7 @@ class Cluster:
 
     def _machine(self, index: int, uid: int, members: Members | None, metadata: bytes) -> Swim:
         name = f"m{index}"
-        return Swim(
+        return self._kind(
             name,
             name,
             uid=uid,
@@ -210,6 +216,8 @@ class Cluster:
                 self._ask(index, host, effect)
             case ev.Answer(stream, letter):
                 asker, number = self._streams.pop(stream)
+                if self._weigh:
+                    host.bytes += len(pack(letter))
                 if self.hosts[asker].side == host.side:
                     self._push(self._leaves(host) + self._delay(), asker, ev.Answered(number, letter))
             case _:
