@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atoll.cli import named
+from atoll.cli import named, simulation
 from atoll.errors import ConfigurationError
 from atoll.ports.examining import Finding
 from atoll.verify import report, servers, table
@@ -23,7 +23,7 @@ TABLED = ("postgresql", "etcd:3", "redis")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the verb."""
-    parser.add_argument("url", nargs="?", help="sqlite:///x.db, redis://..., or @name of atoll.toml")
+    parser.add_argument("url", nargs="?", help="sqlite:///x.db, redis://..., @name of atoll.toml, or raft")
     parser.add_argument(
         "--start", metavar="SERVERS", help="start servers and hurt them: etcd:3, redis?appendfsync=everysec"
     )
@@ -47,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, metavar="PATH", help="the HTML page; ./verify-SEED.html by default"
     )
     parser.add_argument("--json", action="store_true", help="answer as JSON")
+    simulation.arguments(parser)
     parser.add_argument(
         "--table",
         nargs="*",
@@ -101,6 +102,8 @@ def played(wish: Wish, *, quiet: bool) -> Report:
 
 def run(options: argparse.Namespace) -> int:
     """The verb: answers the exit code."""
+    if options.simulate:
+        return simulation.run(options)
     if options.report and not options.report.parent.is_dir():
         raise ConfigurationError(
             f"found no folder {options.report.parent} for --report; expected it to be there. "

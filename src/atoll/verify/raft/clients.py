@@ -28,6 +28,7 @@ class Client:
     def __init__(self, cluster: Cluster, id: int) -> None:
         self.cluster, self.id, self.name = cluster, id, f"client {id}"
         self.dice = cluster.dice(self.name)
+        self._padding = bytes(cluster.profile.padding)
         self._sequences: dict[int, int] = {}
         self.lease = 0
         self.busy = False
@@ -61,8 +62,8 @@ class Client:
         self._send()
 
     def _commands(self, size: int) -> tuple[Command, ...]:
-        dice = self.dice
-        return tuple(self._command(slot, putting(int(dice.random() * KEYS))) for slot in range(size))
+        dice, padding = self.dice, self._padding
+        return tuple(self._command(slot, putting(int(dice.random() * KEYS), padding)) for slot in range(size))
 
     def _command(self, slot: int, data: bytes) -> Command:
         sequence = self._sequences[slot] = self._sequences.get(slot, 0) + 1

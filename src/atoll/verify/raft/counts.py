@@ -20,6 +20,7 @@ FAULTS = (
     "power cut, dropped",
     "power cut, torn",
     "power cut, reordered",
+    "power cut, names lost",
     "disk stall",
     "write error",
     "bit flip",

@@ -85,11 +85,13 @@ class MemberDisk:
         file = self._open()
         self._batch += 1
         self.doing = "record written"
-        file.truncate(-(-file.size // SECTOR) * SECTOR)
+        at = -(-file.size // SECTOR) * SECTOR
         for place, (term, vote, entries) in enumerate(writes):
             record = _Record(term, vote, entries)
             self._unforced.append(record)
-            file.append(_packed(_encode(record), self._batch, place, len(writes)))
+            packed = _packed(_encode(record), self._batch, place, len(writes))
+            file.write(at, packed)
+            at += len(packed)
             if entries:
                 self._tops[self._number] = max(self._tops[self._number], entries[-1].index)
 

@@ -32,6 +32,7 @@ BOUNDARIES = (
     "recovering",
 )
 """The moments at which the power may go; beside them any moment "between"."""
+LEFT = {how: "names lost" if how is PowerLoss.LOST_ENTRIES else how.value for how in PowerLoss}
 
 
 class Condition(Enum):
@@ -151,6 +152,7 @@ class Host:
             return
         if self.files.rewritten:
             self.cluster.counts.notes["torn tails cut"] += 1
+        self.files.lies = self.cluster.profile.lying_disks
         self.watch()
         self.starts += 1
         self.condition = Condition.UP
@@ -166,7 +168,7 @@ class Host:
             pending = self.runtime.pending()
             self._kept = self.runtime.kept()
         self.stop()
-        fault = "killed" if how is None else f"power cut, {how.value}"
+        fault = "killed" if how is None else f"power cut, {LEFT[how]}"
         if how is not None:
             self.disk = self.disk.power_loss(how, self.dice)
         self.cluster.crashed(self, fault, (boundary, role, pending))

@@ -24,13 +24,12 @@ CUTS = {
     "power cut, dropped": PowerLoss.DROPPED,
     "power cut, torn": PowerLoss.TORN,
     "power cut, reordered": PowerLoss.REORDERED,
+    "power cut, names lost": PowerLoss.LOST_ENTRIES,
 }
-AIMS = (
-    ("leader", 0.5),
-    ("follower", 0.2),
-    ("candidate", 0.15),
-    ("learner", 0.15),
-)
+AIMS = {"leader": 0.5, "follower": 0.18, "candidate": 0.16, "learner": 0.16}
+LOSING = {"leader": 0.25, "follower": 0.1, "candidate": 0.35, "learner": 0.3}
+"""Of faults that cost a disk, of which few are allowed."""
+WAITING_MAX = 4
 
 
 class Nemesis:
@@ -41,11 +40,11 @@ class Nemesis:
         self.dice = cluster.dice("nemesis")
         self._healed = False
         self._fair = cluster.profile.weather
-        self._waiting: list[Callable[[Host], None]] = []
+        self._waiting: dict[str, list[Callable[[Host], None]]] = {"candidate": [], "learner": []}
         self._acts: list[tuple[str, float, Callable[[Host], None]]] = [
             ("transfer", 1.0, self._transfer),
-            ("killed", 1.5, lambda host: self._trap(host, None)),
-            *[(name, 1.5, self._power(how)) for name, how in CUTS.items()],
+            ("killed", 1.5, self._power(None)),
+            *[(name, 1.1, self._power(how)) for name, how in CUTS.items()],
             ("disk stall", 1.0, self._stall),
             ("write error", 0.7, self._write_error),
             ("bit flip", 0.4, self._flip),
@@ -75,27 +74,35 @@ class Nemesis:
             return
         cluster = self.cluster
         cluster.at(cluster.now + self.dice.expovariate(1 / cluster.profile.trouble_every_s), self._next)
+        self._watched()
         name, _, act = self.dice.choices(self._acts, self._weights)[0]
-        role = self.dice.choices([r for r, _ in AIMS], [w for _, w in AIMS])[0]
+        aims = LOSING if name in ("wiped", "bit flip") else AIMS
+        role = self.dice.choices([*aims], [*aims.values()])[0]
         found = [host for host in cluster.hosts.values() if host.role == role]
         if found:
             host = self.dice.choice(found)
             cluster.note(f"nemesis: {name} for {role} {host.name}")
             act(host)
-        elif role == "candidate" and len(self._waiting) < 4:
-            self._waiting.append(act)
+        elif role in self._waiting and len(self._waiting[role]) < WAITING_MAX:
+            self._waiting[role].append(act)
+
+    def _watched(self) -> None:
+        """A fault may have waited for a learner."""
+        learners = [host for host in self.cluster.hosts.values() if host.role == "learner"]
+        if learners and self._waiting["learner"]:
+            self._now(self._waiting["learner"].pop(0), self.dice.choice(learners))
 
     # -- what the cluster tells ----------------------------------------------------------------------
 
     def became(self, host: Host, role: Role) -> None:
         """Somebody changed his role; a fault may have waited for that."""
-        if self._waiting and role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and self.dice.random() < 0.7:
-            act = self._waiting.pop(0)
-            self.cluster.at(self.cluster.now, self._now, act, host)
+        acts = self._waiting["candidate"]
+        if acts and role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and self.dice.random() < 0.7:
+            self.cluster.at(self.cluster.now, self._now, acts.pop(0), host)
 
     def _now(self, act: Callable[[Host], None], host: Host) -> None:
         if not self._healed and host.runtime is not None:
-            self.cluster.note(f"nemesis: what waited for candidate {host.name}")
+            self.cluster.note(f"nemesis: what had waited for {host.name}, {host.role}")
             act(host)
 
     def crashed(self, host: Host) -> None:
@@ -117,7 +124,6 @@ class Nemesis:
         """Everything works again; who is down comes up, and clocks go on drifting within their bound."""
         cluster = self.cluster
         self._healed = True
-        self._waiting = []
         cluster.network.heal()
         cluster.network.weather.clear()
         cluster.note("healed")
@@ -133,7 +139,7 @@ class Nemesis:
 
     # -- the acts ------------------------------------------------------------------------------------
 
-    def _power(self, how: PowerLoss) -> Callable[[Host], None]:
+    def _power(self, how: PowerLoss | None) -> Callable[[Host], None]:
         return lambda host: self._trap(host, how)
 
     def _trap(self, host: Host, how: PowerLoss | None) -> None:
@@ -141,7 +147,7 @@ class Nemesis:
         if self.dice.random() < 0.15:
             host.crash(how)
         else:
-            boundary = self.dice.choice(("", "", *BOUNDARIES[:3], *BOUNDARIES))
+            boundary = self.dice.choice(("", *["record written"] * 5, *BOUNDARIES[:3], *BOUNDARIES))
             host.trap = Trap(how, boundary, self.dice.randint(1, 3))
 
     def _stall(self, host: Host) -> None:
@@ -154,7 +160,7 @@ class Nemesis:
         last = self.cluster.profile.last_batch_flips
         if not last and not self.cluster.operator.can_lose(host):
             return
-        host.disk.on_change = None
+        host.disk.on_change, host.disk.fail_sync_at = None, None
         if host.files.flip(self.dice.random(), last=last):
             self.cluster.bitten("bit flip", host.name)
             host.doomed = not last

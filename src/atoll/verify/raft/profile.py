@@ -15,6 +15,8 @@ class Profile:
     members: int = 3
     clients: int = 4
     batch_max: int = 24
+    padding: int = 20
+    """Bytes of a value beside what it says."""
     think_s: float = 0.08
     load_s: float = 40.0
     healed_s_max: float = 40.0
@@ -43,6 +45,7 @@ def profile_of(seed: int) -> Profile:
         members=dice.choice((3, 3, 5)),
         clients=dice.randint(3, 6),
         batch_max=dice.choice((1, 8, 32, 64)),
+        padding=dice.choice((0, 30, 150)),
         snapshot_every=dice.choice((60, 250, 1000)),
         state_kept=dice.random() < 0.5,
         drift=drift_max * 0.45 if lease_reads else 0.1,
@@ -50,7 +53,7 @@ def profile_of(seed: int) -> Profile:
         settings=Settings(
             election_s=0.3,
             heartbeat_s=dice.choice((0.1, 0.15)),
-            message_bytes_max=dice.choice((120, 1000, 1 << 16)),
+            message_bytes_max=dice.choice((1500, 6000, 1 << 16)),
             inflight_messages_max=dice.choice((2, 16)),
             chunk_bytes=dice.choice((200, 1 << 12)),
             lease_reads=lease_reads,

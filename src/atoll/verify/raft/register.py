@@ -78,9 +78,9 @@ class Register:
         return state
 
 
-def putting(key: int) -> bytes:
-    """The command that writes a key."""
-    return _PUT + key.to_bytes(4, "big")
+def putting(key: int, padding: bytes = b"") -> bytes:
+    """The command that writes a key; padding makes a batch take several sectors, and so be torn."""
+    return _PUT + key.to_bytes(4, "big") + padding
 
 
 def granting(lease: int) -> bytes:

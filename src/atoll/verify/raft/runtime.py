@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from atoll.verify.raft.clients import Client
     from atoll.verify.raft.host import Host
 
-FORCE_S = (0.0005, 0.004)
+FORCE_S = (0.001, 0.01)
 SAVE_S = 0.01
 TRAILING = 40
 """Entries kept below a snapshot, for followers that are only a little behind."""
@@ -160,8 +160,8 @@ class Runtime:
             batch: list[e.Write] = []
             while self._jobs and self._jobs[0][0] == "write":
                 batch.append(self._jobs.popleft()[1])
-            host.files.append([(write.term, write.vote, write.entries) for write in batch])
             self._batch = batch
+            host.files.append([(write.term, write.vote, write.entries) for write in batch])
             self.cluster.at(self.cluster.now + took, self.enter, self._forced, batch)
         else:
             kind, what = self._jobs.popleft()
@@ -252,8 +252,9 @@ class Runtime:
             if entry.index in waiting:
                 self.books.settle(entry, result)
         self.books.caught_up()
-        if state.applied - self.snapshot_index >= self.cluster.profile.snapshot_every and not self._saving:
-            self._saving = True
+        due = state.applied - self.snapshot_index >= self.cluster.profile.snapshot_every
+        if due and not self._saving and self.machine.membership_at(state.applied).voters:
+            self._saving = True  # a newcomer that has not yet read who the members are makes none
             self._jobs.append(("save", self.make_snapshot()))
 
     def make_snapshot(self) -> tuple[Snapshot, bytes]:

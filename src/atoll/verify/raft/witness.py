@@ -84,6 +84,8 @@ class Witness(History):
         before, self._terms[host.name] = self._forced.get(host.name, 0), host.files.term
         if host.files.term < before:
             self._broken("terms do not fall", f"{host.name} starts in {host.files.term} after {before}")
+        self._forced[host.name] = host.files.term
+        self._voted(host.name, host.files.term, host.files.vote)
 
     def installed(self, host: Host, snapshot: Snapshot) -> None:
         """A snapshot took the place of the log up to its index."""
@@ -218,12 +220,11 @@ class Witness(History):
         """A member's writes are on its disk."""
         self._forced[host.name] = writes[-1].term
         for write in writes:
-            if write.vote:
-                other = self.votes.setdefault((host.name, write.term), write.vote)
-                if other != write.vote:
-                    self._broken(
-                        "one vote a term", f"{host.name} for {other} and {write.vote} in {write.term}"
-                    )
+            self._voted(host.name, write.term, write.vote)
+
+    def _voted(self, name: Member, term: Term, vote: Member) -> None:
+        if vote and (other := self.votes.setdefault((name, term), vote)) != vote:
+            self._broken("one vote a term", f"{name} for {other} and {vote} in {term}")
 
     def says(self, host: Host, to: Member, message: Message) -> None:
         """A member sends this."""
