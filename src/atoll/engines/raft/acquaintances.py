@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from atoll.algorithms.raft.messages import Member
+from atoll.engines.raft import files
 from atoll.errors import FormatRefused
 
 FORMAT = 1
@@ -76,21 +77,14 @@ class Acquaintances:
             if stranger or self._born.get(name) == born:
                 return stranger
             kept = _Kept(FORMAT, {**self._born, name: born})
-            await asyncio.to_thread(write_forced, self._file, msgspec.json.encode(kept))
+            await asyncio.to_thread(_write, self._file, msgspec.json.encode(kept))
             self._born[name] = born
             return ""
 
 
-def write_forced(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Put `data` in the place of the file, so that a power cut leaves the old or the new one."""
     fresh = path.with_name(path.name + ".new")
-    with open(fresh, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    files.write_whole(fresh, [data], files.force)
     os.replace(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.force_folder(path.parent, files.force)

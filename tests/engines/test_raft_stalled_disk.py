@@ -1,0 +1,166 @@
+"""4.4: a disk that stalls or fails: its member steps down or ends and says so; its loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from raft_crowd import PlainDesk, until
+
+from atoll import clock
+from atoll.algorithms.raft.settings import Settings
+from atoll.engines.raft import command, files
+from atoll.engines.raft.folder import DataFolder, FolderOptions
+from atoll.engines.raft.member import Member, running
+from atoll.engines.raft.member_options import MemberOptions
+from atoll.engines.raft.wal import LogOptions
+from atoll.errors import NotSent, OutcomeUnknown
+from atoll.verify.servers.process import free_port
+
+
+class Disk:
+    """Forces as the real one does, or waits for as long as it is told, or fails."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        self.slow_s = 0.0
+        self.broken = False
+        self.stuck = threading.Event()
+        """Set once somebody waits."""
+
+    def force(self, descriptor: int) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "the disk is broken")
+        if self.slow_s:
+            threading.Event().wait(self.slow_s)
+        if not self.free.is_set():
+            self.stuck.set()
+            self.free.wait(60)
+        files.force(descriptor)
+
+    def stall(self) -> None:
+        self.stuck.clear()
+        self.free.clear()
+
+
+class Trio:
+    """Three members in this loop, each on a disk of its own."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.disks = {name: Disk() for name in "abc"}
+
+    async def leader(self, but: str = "") -> str:
+        async def look() -> str:
+            return next(n for n, m in self.members.items() if m.consensus.is_leader and n != but)
+
+        return str(await until(look))
+
+    def put(self, name: str, key: str) -> asyncio.Future[bytes]:
+        data = command.pack([command.Transact(((key, b"v", None),))])
+        return self.members[name].consensus.submit(command.stamp(data, clock.wall_now()))
+
+    async def keys(self, name: str) -> set[str]:
+        consensus = self.members[name].consensus
+        await consensus.read_barrier()
+        return {entry.key for entry in consensus.state.range("", None, None, -1).entries}
+
+
+@asynccontextmanager
+async def trio(folder: Path) -> AsyncIterator[Trio]:
+    own = Trio()
+    places = {name: f"127.0.0.1:{free_port()}" for name in "abc"}
+    try:
+        async with AsyncExitStack() as stack:
+            for name in "abc":
+                options = MemberOptions(id=name, data=folder / name, members=places, settings=Settings())
+                log = LogOptions(segment_bytes=1 << 20, force=own.disks[name].force)
+                prepared = DataFolder(folder / name, FolderOptions(log=log))
+                own.members[name] = await stack.enter_async_context(
+                    running(options, prepared=prepared, desk=PlainDesk)
+                )
+            yield own
+            for disk in own.disks.values():
+                disk.free.set()
+    finally:
+        for disk in own.disks.values():
+            disk.free.set()
+
+
+async def test_a_leader_whose_disk_stalls_steps_down_and_its_loop_goes_on(tmp_path: Path) -> None:
+    async with trio(tmp_path) as own:
+        leader = await own.leader()
+        await own.put(leader, "before")
+        own.disks[leader].stall()
+        stuck = [own.put(leader, f"stuck{n}") for n in range(10)]
+        await until(lambda: asyncio.to_thread(own.disks[leader].stuck.wait, 1))
+        beats = 0
+        while own.members[leader].consensus.is_leader:  # its followers may well have acknowledged
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert (
+            beats > 10 and own.members[leader].watchdog.longest_s < 0.5
+        )  # the loop did not wait for the disk
+        second = await own.leader(but=leader)
+        await own.put(second, "meanwhile")
+        own.disks[leader].free.set()
+        outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+        keys = await own.keys(leader)
+        assert {"before", "meanwhile"} <= keys
+        for n, outcome in enumerate(outcomes):
+            if isinstance(outcome, bytes):
+                assert f"stuck{n}" in keys
+            else:
+                assert isinstance(outcome, OutcomeUnknown) or f"stuck{n}" not in keys
+
+
+async def test_a_disk_that_is_only_slow_deposes_nobody(tmp_path: Path) -> None:
+    """The control of the one above."""
+    async with trio(tmp_path) as own:
+        leader = await own.leader()
+        term = own.members[leader].consensus.term
+        own.disks[leader].slow_s = 0.05
+        for n in range(5):
+            await own.put(leader, f"k{n}")
+        assert own.members[leader].consensus.is_leader and own.members[leader].consensus.term == term
+
+
+async def test_a_follower_whose_disk_stalls_holds_nobody_up_and_catches_up(tmp_path: Path) -> None:
+    async with trio(tmp_path) as own:
+        leader = await own.leader()
+        victim = next(name for name in "abc" if name != leader)
+        own.disks[victim].stall()
+        for n in range(20):
+            await own.put(leader, f"k{n}")
+        assert own.members[victim].consensus.applied_index < own.members[leader].consensus.applied_index
+        own.disks[victim].free.set()
+        assert {f"k{n}" for n in range(20)} <= await own.keys(victim)
+
+
+async def test_a_disk_that_fails_ends_its_member_with_a_sentence_and_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "atoll.raft")
+    async with trio(tmp_path) as own:
+        leader = await own.leader()
+        await own.put(leader, "before")
+        own.disks[leader].broken = True
+        lost = own.put(leader, "lost")
+        sentence = await own.members[leader].ended()
+        assert "its log cannot be written" in sentence and "the disk is broken" in sentence
+        with pytest.raises(OutcomeUnknown):
+            await lost
+        with pytest.raises(NotSent, match="its log cannot be written"):
+            await own.put(leader, "never")
+        second = await own.leader(but=leader)
+        await own.put(second, "after")
+        keys = await own.keys(second)
+        assert {"before", "after"} <= keys and "never" not in keys
+        assert [r.message for r in caplog.records] == [sentence]
