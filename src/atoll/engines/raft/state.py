@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -233,7 +233,8 @@ class State:
         with self._lock:
             free, self._free = self._free, []
         for connection in (*free, self._connection):
-            connection.close()
+            with suppress(*FATAL):  # what is not copied back now is in the -wal, or in the log
+                connection.close()
 
     # -- inside ----------------------------------------------------------------------------------------
 
