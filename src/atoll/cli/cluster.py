@@ -29,6 +29,8 @@ WORDS: dict[str, str] = {
 COLUMNS = ("NAME", "ROLE", "TERM", "LOG", "COMMITTED", "APPLIED", "BEHIND", "ADDRESS")
 WAIT_S = 60.0
 CEILING_S = 30.0
+ELECTION_S = 3.0
+"""Where enough members are there and nobody leads, somebody will soon."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +98,10 @@ def _say(options: argparse.Namespace) -> Any:
 
 async def _status(options: argparse.Namespace, council: Any) -> int:
     members = await council.members()
+    until = clock.loop_now() + ELECTION_S
+    while _electing(members) and clock.loop_now() < until:
+        await asyncio.sleep(0.1)
+        members = await council.members()
     looks = troubles(members)
     if options.json:
         print(json.dumps({"members": [plain(one) for one in members], "look": looks}, indent=2))
@@ -103,6 +109,12 @@ async def _status(options: argparse.Namespace, council: Any) -> int:
         print(text(members))
         print("\n".join(["", *looks]) if looks else "\nall is well: " + _may_fail(members))
     return 1 if looks else 0
+
+
+def _electing(members: Sequence[Any]) -> bool:
+    """Whether nobody leads though enough are there."""
+    voters = [one for one in members if one.votes]
+    return not any(one.leads for one in members) and 2 * sum(one.answers for one in voters) > len(voters)
 
 
 def text(members: Sequence[Any]) -> str:
@@ -133,9 +145,10 @@ def troubles(members: Sequence[Any]) -> list[str]:
     found = []
     if not any(one.leads for one in members):
         majority = len(voters) // 2 + 1
+        remedy = "start more of them" if len(here) < majority else "see whether they reach each other"
         found.append(
-            f"nobody leads: {len(here)} of {len(voters)} voters answer, {majority} are needed. Nothing is "
-            "written until more are started."
+            f"nobody leads, so nothing is written: {len(here)} of {len(voters)} voters answer and {majority} "
+            f"are needed; {remedy}"
         )
     found += [f"{one.name or one.address} does not answer: {one.said}" for one in members if not one.answers]
     if len(voters) < 3:

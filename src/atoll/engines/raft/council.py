@@ -117,7 +117,7 @@ class Council:
                 except NotApplied as error:
                     if isinstance(error, NotSent):
                         raise
-                    why = str(error)
+                    why = "it has nearly caught up" if "caught up" in str(error) else str(error)
             if mine is not None and mine.behind != shown:
                 shown = mine.behind
                 say(f"{name}: {why}")

@@ -48,7 +48,7 @@ class Link:
 
     async def connect(self, cluster: str, tls: ssl.SSLContext | None, within_s: float) -> None:
         """Greet; raises NotSent, TurnedAway with the member's own sentence."""
-        hello = Hello(MAGIC, FORMAT_OLDEST, FORMAT, cluster, Caller.CLIENT, "a store's client")
+        hello = Hello(MAGIC, FORMAT_OLDEST, FORMAT, cluster, Caller.CLIENT, "this client")
         connection, welcome = await dial(
             self.address, hello, self._frame, self._lost, tls=tls, within_s=within_s
         )

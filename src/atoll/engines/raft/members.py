@@ -15,6 +15,7 @@ from atoll import clock
 from atoll.engines.parts.call import left_s
 from atoll.engines.raft.connection import TurnedAway
 from atoll.engines.raft.frames import Why
+from atoll.engines.raft.lineage import succeeds
 from atoll.engines.raft.link import Broken, Link
 from atoll.engines.raft.options import RaftOptions
 from atoll.engines.raft.wire import Answer, News, Refusal, Said, Verb
@@ -228,10 +229,8 @@ class Members:
     async def _dial(self, address: str) -> Link:
         link = Link(address, self._news)
         try:
-            await link.connect(self.cluster, self._tls, self.options.attempt_s)
+            await link.connect("", self._tls, self.options.attempt_s)
         except TurnedAway as error:
-            if error.why == Why.CLUSTER:
-                raise self._another_cluster(address, str(error)) from None
             if error.why == Why.FORMAT:
                 raise ConfigurationError(f"{address} of {self.url}: {error}") from None
             raise
@@ -239,11 +238,19 @@ class Members:
             link.close()
             raise NotSent(f"{self.url} was closed")
         if self.cluster and link.cluster != self.cluster:
-            link.close()
-            raise self._another_cluster(address, f"it belongs to the cluster {link.cluster}")
+            if not succeeds(link.cluster, self.cluster):
+                link.close()
+                raise self._another_cluster(address, f"it belongs to the cluster {link.cluster}")
+            self._recovered()
         self.cluster = link.cluster
         self.links[address] = link
         return link
+
+    def _recovered(self) -> None:
+        """The cluster was recovered: its members of before are strangers now."""
+        before, self.links, self.leader = self.links, {}, ""
+        for link in before.values():
+            link.close("its cluster was recovered elsewhere")
 
     def _another_cluster(self, address: str, said: str) -> ConfigurationError:
         known = [link.address for link in self.links.values() if link.standing]
@@ -286,7 +293,7 @@ class Members:
         for address in order:
             link = Link(address, self._news)
             try:
-                await link.connect(self.cluster, self._tls, self.options.attempt_s)
+                await link.connect("", self._tls, self.options.attempt_s)
             except NotSent as error:
                 said = str(error)
                 continue

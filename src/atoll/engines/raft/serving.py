@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 
+from atoll import __version__
 from atoll.algorithms.raft.messages import Membership
 from atoll.engines.raft import command, wire
 from atoll.engines.raft.consensus import Consensus
@@ -114,7 +115,7 @@ class Serving:
                 await self._consensus.transfer(target)
             case wire.Save():
                 await self._consensus.snapshot()
-        return wire.Status(self._consensus.status())
+        return wire.Status({**self._consensus.status(), "release": __version__})
 
     def _check_leader(self) -> None:
         if not self._consensus.is_leader:
