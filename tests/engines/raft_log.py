@@ -12,8 +12,8 @@ from atoll.engines.raft.log_opening import Owner, open_log
 from atoll.engines.raft.wal import Log, LogOptions
 
 ME = Owner("cluster-1", "a")
-SMALL = LogOptions(segment_bytes=8192, cache_bytes=256)
-"""Segments of a few entries, so that a short test sees many of them."""
+SMALL = LogOptions(segment_bytes=8192, cache_bytes=256, force=lambda descriptor: None)
+"""Segments of a few entries, so that a short test sees many of them; for tests of bytes, not of disks."""
 
 
 def entry(index: int, term: int = 1, *, size: int = 60) -> Entry:

@@ -26,7 +26,7 @@ from engines.raft_log import put
 
 ME = Identity("cluster-1", "a", Membership(("a", "b", "c")))
 BOUNDS = Bounds(frames_max=70, samples=2, opened_max=500)
-FEW = Bounds(frames_max=24, samples=1, opened_max=150)
+FEW = Bounds(frames_max=16, samples=1, opened_max=90)
 
 
 def _entry(index: int, term: int) -> Entry:

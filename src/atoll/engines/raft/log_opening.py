@@ -140,8 +140,8 @@ def _replay(
     if following is not None and not following.anew:
         if offset != following.before_end:
             raise FormatRefused(
-                f"found a bad record in {span.path} at {offset}: {found.value}; the segment after it says that "
-                f"this one was durable up to {following.before_end}. {REMEDY}"
+                f"found a bad record in {span.path} at {offset}: {found.value}; the segment after it says "
+                f"that this one was durable up to {following.before_end}. {REMEDY}"
             )
     elif following is None:
         _judge_end(span, block, found)
