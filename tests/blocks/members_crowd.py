@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -126,6 +127,7 @@ async def listen(name: str, members: Any) -> None:
 
 
 async def main(given: dict[str, Any]) -> None:
+    logging.getLogger("atoll").addHandler(logging.NullHandler())
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     async with asyncio.TaskGroup() as group:

@@ -284,7 +284,7 @@ class Members:
                 self._put_out(member)
             case _ if told.member.name != self.name:
                 event = self._event(told)
-                loud = isinstance(event, MemberSuspected | MemberFailed)
+                loud = isinstance(event, MemberFailed)
                 what = type(event).__name__.removeprefix("Member").lower()
                 log.log(logging.WARNING if loud else logging.INFO, "%s: %s %s", self.name, event.name, what)
                 for ear in self._ears:
