@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from atoll.algorithms.raft.events import (
     Accepted,
+    Applied,
     Apply,
     Became,
     ChunkStored,
@@ -115,6 +116,8 @@ class Cluster:
         for effect in effects:
             self.obey(node, effect)
         self.check(node)
+        if self.settings.apply_ahead_max and any(isinstance(effect, Apply) for effect in effects):
+            self.step(name, Applied(len(node.applied)))
         if not self.patient:
             while node.writes:
                 effects = effects + self.write(name)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from raft_cluster import Cluster
 from raft_schedule import SMALL, Schedule
 
 from atoll.algorithms.raft import election, following, quorum, replication
-from atoll.algorithms.raft.events import Role
+from atoll.algorithms.raft.events import Applied, Command, Proposed, Role
 from atoll.algorithms.raft.log import Log
 from atoll.algorithms.raft.membership import Members, begun, ended, pack, tidy
 from atoll.algorithms.raft.memory_log import MemoryLog
@@ -188,6 +190,31 @@ def test_a_cluster_under_a_random_schedule_keeps_every_promise_and_recovers(size
 def test_a_cluster_with_lease_reads_answers_nothing_stale(seed: int, size: int) -> None:
     schedule = Schedule(seed, size, Settings(lease_reads=True))
     schedule.run(800)
+    schedule.heal()
+
+
+def test_a_state_that_is_slow_is_not_handed_more_than_it_asked_for() -> None:
+    cluster = Cluster(
+        ["a"], replace(SMALL, apply_ahead_max=5, message_bytes_max=1000, inflight_bytes_max=1000)
+    )
+    cluster.elect("a")
+    raft = cluster.nodes["a"].raft
+    reports = cluster.settings = SMALL  # from here on the state reports nothing
+    assert reports.apply_ahead_max == 0
+    before = raft.applied
+    for n in range(20):
+        cluster.step("a", Proposed(n, (Command(b"%d" % n),)))
+    assert raft.commit == before + 20
+    assert raft.applied == before + 5
+    cluster.step("a", Applied(before + 3))
+    assert raft.applied == before + 8
+    assert raft.deadline > cluster.now
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cluster_whose_states_report_keeps_every_promise(seed: int) -> None:
+    schedule = Schedule(seed, 3, replace(SMALL, apply_ahead_max=1 + seed % 3))
+    schedule.run(1200)
     schedule.heal()
 
 

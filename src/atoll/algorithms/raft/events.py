@@ -146,6 +146,12 @@ class Compacted(msgspec.Struct, frozen=True, gc=False):
     snapshot: Snapshot
 
 
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """The state has applied all up to `index`. Only asked for where `Settings.apply_ahead_max` is."""
+
+    index: Index
+
+
 class ChunkStored(msgspec.Struct, frozen=True, gc=False):
     """Answer to `StoreChunk`. `offset`: bytes here so far. `installed`: durable, whole, and now the state."""
 
@@ -164,6 +170,7 @@ Event = (
     | ChangeAsked
     | TransferAsked
     | Compacted
+    | Applied
     | ChunkStored
 )
 
@@ -207,8 +214,8 @@ class StoreChunk(msgspec.Struct, frozen=True, gc=False):
 
     A piece at offset 0 begins anew, whatever is here: two leaders' snapshots of one index may differ in their
     bytes. One that does not begin where the last one ended is not kept; the answer says how much is here.
-    To install keeps the log behind the snapshot if the entry at its index has its term, else empties it, and
-    comes after every `Apply` asked for before. No `Write` is unanswered when the last piece is handed over.
+    To install empties the log, and comes after every `Apply` asked for before. No `Write` is unanswered when
+    the last piece is handed over, and the log does not hold the snapshot's last entry.
     """
 
     snapshot: Snapshot

@@ -89,11 +89,21 @@ def refuse(s: State, leader: Member, m: Append) -> None:
 
 
 def on_chunk(s: State, leader: Member, m: Chunk) -> None:
-    """Hand a piece of a snapshot on, if it is needed and the next one."""
+    """Hand a piece of a snapshot on, if it is needed and the next one.
+
+    Who has the snapshot's last entry in its log has all before it too: nothing is installed, and nothing that
+    stands behind it and was acknowledged is lost.
+    """
     heard(s, m.round)
     following, snapshot = s.following, m.snapshot
     if snapshot.index <= s.commit:
         s.send(leader, ChunkReply(s.term, m.round, snapshot.index, m.offset + len(m.data), True))
+        return
+    if s.log.term(snapshot.index) == snapshot.term:
+        if s.log.durable >= snapshot.index:
+            s.commit = snapshot.index
+            following.agreed = max(following.agreed, snapshot.index)
+            answer(s)
         return
     if following.storing or s.installing:
         return
@@ -133,5 +143,6 @@ def installed(s: State) -> None:
     s.log.reopened()
     s.members = Members(snapshot.index, snapshot.membership, s.log.view.memberships())
     s.applied = max(s.applied, snapshot.index)
+    s.reported = max(s.reported, snapshot.index)
     s.commit = max(s.commit, snapshot.index)
     s.following.agreed = max(s.following.agreed, snapshot.index)

@@ -18,6 +18,7 @@ from typing import Any
 
 from atoll.algorithms.raft import changes, election, following, reads, replication, sending_snapshots
 from atoll.algorithms.raft.events import (
+    Applied,
     Apply,
     ChangeAsked,
     ChunkStored,
@@ -87,7 +88,7 @@ class Raft:
         index, base = (snapshot.index, snapshot.membership) if snapshot else (0, bootstrap)
         s.members = Members(index, base, log.memberships())
         assert_never(applied > log.last, f"the state has applied {applied}, but the log ends at {log.last}")
-        s.applied = s.commit = max(applied, index)
+        s.applied = s.commit = s.reported = max(applied, index)
         if settings.lease_reads:
             s.heard_at = now  # what was promised to a leader before the restart is forgotten: keep it anyway
         wait_anew(s)
@@ -165,10 +166,18 @@ def settle(s: State) -> None:
     s.flush()
 
 
-def hand_out(s: State) -> None:
-    """Apply what is committed and durable here, a message's worth a step."""
+def may_apply(s: State) -> Index:
+    """What is committed and durable here, no further ahead of the state than was asked for."""
     upto = min(s.commit, s.log.durable)
-    if s.applied >= upto or s.installing:
+    if s.settings.apply_ahead_max:
+        upto = min(upto, s.reported + s.settings.apply_ahead_max)
+    return s.applied if s.installing else upto
+
+
+def hand_out(s: State) -> None:
+    """Have the next entries applied, a message's worth a step."""
+    upto = may_apply(s)
+    if s.applied >= upto:
         return
     entries = s.log.entries(s.applied + 1, upto + 1, s.settings.message_bytes_max)
     s.applied = entries[-1].index
@@ -182,7 +191,7 @@ def deadline(s: State) -> float:
     """The earliest moment at which something is to be done without being told."""
     if s.failed:
         return FOREVER
-    if s.applied < min(s.commit, s.log.durable) and not s.installing:
+    if s.applied < may_apply(s):
         return s.now
     moments = [next(iter(s.forwards.values())) + s.settings.election_s] if s.forwards else []
     if s.lead is None:
@@ -250,6 +259,10 @@ def on_write_failed(s: State, _event: WriteFailed) -> None:
     follow(s, s.term)
 
 
+def on_applied(s: State, event: Applied) -> None:
+    s.reported = max(s.reported, event.index)
+
+
 def on_compacted(s: State, event: Compacted) -> None:
     index = event.snapshot.index
     assert_never(index > s.applied, f"a snapshot of {index} was made, but only {s.applied} is applied")
@@ -309,6 +322,7 @@ HEAR: dict[type, Callable[[State, Any], None]] = {
     ChangeAsked: changes.ask,
     TransferAsked: changes.transfer,
     Compacted: on_compacted,
+    Applied: on_applied,
     ChunkStored: following.on_stored,
 }
 ANSWER: dict[type, Callable[[State, Member, Any], None]] = {

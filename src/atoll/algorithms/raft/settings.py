@@ -22,8 +22,11 @@ class Settings:
     uncommitted_bytes_max: int = 64 << 20
     """Beyond this, proposals are refused as OVERLOADED."""
     chunk_bytes: int = 256 << 10
+    apply_ahead_max: int = 0
+    """Entries that may be handed out beyond what `Applied` has reported; 0: no bound, and no reports."""
     lease_reads: bool = False
-    """Answer reads from the leader's lease, without a round. Clocks must drift by less than `drift_max`."""
+    """Answer reads from the leader's lease, without a round; the same on all members. `now` must count the
+    time in which a machine sleeps, and clocks may drift by less than `drift_max`."""
     drift_max: float = 0.05
 
     def __post_init__(self) -> None:
@@ -41,5 +44,7 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"found {name}={getattr(self, name)}; expected at least 1.")
+        if self.apply_ahead_max < 0:
+            raise ConfigurationError(f"found apply_ahead_max={self.apply_ahead_max}; expected 0 or more.")
         if not 0 <= self.drift_max < 0.5:
             raise ConfigurationError(f"found drift_max={self.drift_max}; expected 0 up to 0.5.")

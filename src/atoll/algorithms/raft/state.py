@@ -95,6 +95,7 @@ class State:
         "members",
         "now",
         "out",
+        "reported",
         "role",
         "settings",
         "term",
@@ -115,6 +116,8 @@ class State:
         self.commit: Index = 0
         self.applied: Index = 0
         """Handed out to be applied, up to here."""
+        self.reported: Index = 0
+        """The state said that it has applied all up to here."""
         self.now = 0.0
         self.election_at = 0.0
         self.heard_at = NEVER
