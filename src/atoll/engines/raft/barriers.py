@@ -21,10 +21,13 @@ from atoll.errors import NotSent
 class Barriers:
     """Reads that wait: one question for all that came together, then for the state to be that far."""
 
-    def __init__(self, ask: Callable[[int], None], applied: Index, again_s: float) -> None:
+    def __init__(
+        self, ask: Callable[[int], None], want: Callable[[Index], None], applied: Index, again_s: float
+    ) -> None:
         self.applied = applied
         """How far the state is."""
         self._ask_machine = ask
+        self._want = want
         self._again_s = again_s
         self._loop = asyncio.get_running_loop()
         self._next: list[asyncio.Future[None]] = []
@@ -75,6 +78,8 @@ class Barriers:
             self._again.cancel()
             self._again = None
         answered, self._asked = self._asked, []
+        if index > self.applied:
+            self._want(index)
         for future in answered:
             if future.done():
                 continue

@@ -75,7 +75,7 @@ class Consensus:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._proposals = Proposals(self._propose_all, self._replaced, self._unknown)
-        self._barriers = Barriers(self._ask_read, runtime.folder.applied, settings.heartbeat_s)
+        self._barriers = Barriers(self._ask_read, runtime.want, runtime.folder.applied, settings.heartbeat_s)
         self._since_snapshot = [0, 0]
         self._saving: asyncio.Task[Snapshot] | None = None
         self._grace: asyncio.TimerHandle | None = None

@@ -20,7 +20,7 @@ Job = Callable[[], None]
 
 
 class Hand(Generic[T]):
-    """Items put in are handed to `serve` in order, as many together as are waiting; jobs go between them.
+    """Items put in are handed to `serve` in order, as many together as are waiting and `together_max` allows.
 
     `failed` is called in the loop, once, with what `serve` or a job raised; nothing is done after that.
     """
@@ -32,12 +32,12 @@ class Hand(Generic[T]):
         failed: Callable[[BaseException], None],
         *,
         together_max: int = 1024,
+        weight: Callable[[T], int] = lambda item: 1,
     ) -> None:
-        self.waiting = 0
-        """Items put and not served yet; the loop's number."""
         self._serve = serve
         self._failed = failed
         self._most = together_max
+        self._weight = weight
         self._queue: queue.SimpleQueue[T | _Aside | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._dead = False
@@ -71,12 +71,14 @@ class Hand(Generic[T]):
 
     def _turn(self) -> bool:
         items: list[T] = []
+        weight = 0
         found = self._queue.get()
         while True:
             if found is None or isinstance(found, _Aside):
                 break
             items.append(found)
-            if len(items) >= self._most:
+            weight += self._weight(found)
+            if weight >= self._most:
                 break
             try:
                 found = self._queue.get_nowait()

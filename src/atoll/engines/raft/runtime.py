@@ -41,6 +41,12 @@ from atoll.engines.raft.hand import Hand, Job
 from atoll.engines.raft.peers import Peers
 
 log = logging.getLogger("atoll.raft")
+LAZY_S, LAZY_MAX = 0.01, 64
+"""A follower for whom nobody waits applies after so long, or so many batches."""
+APPLY_MAX = 2000
+"""Entries in one transaction of the state."""
+APPLYING_MOST, BREATH_S = 20_000, 0.04
+"""Beyond as many entries that wait for the state, the machine is asked this much less often for more."""
 
 
 class Machine(Protocol):
@@ -120,11 +126,17 @@ class Runtime:
         self.applying = 0
         """Entries handed to the state and not applied yet."""
         self.disk: Hand[Write] = Hand("log", self._force, self._disk_failed)
-        self.state: Hand[tuple[Entry, ...]] = Hand("state", self._apply, self._state_failed, together_max=64)
+        self.state: Hand[tuple[Entry, ...]] = Hand(
+            "state", self._apply, self._state_failed, together_max=APPLY_MAX, weight=len
+        )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
         self._membership: Membership | None = None
+        self._lazy: list[tuple[Entry, ...]] = []
+        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._wanted: Index = 0
+        self._stepped = 0.0
         self._sending: set[Member] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._doing: dict[type[Any], Callable[[Any], None]] = {
@@ -153,8 +165,9 @@ class Runtime:
         if self.ended.done():
             return
         doing = self._doing
+        self._stepped = now = clock.loop_now()
         try:
-            effects = self.machine.step(event, clock.loop_now())
+            effects = self.machine.step(event, now)
         except Exception as error:  # going on would lose what was promised
             log.exception("the machine of %s failed at %s", self.peers.me.name, type(event).__name__)
             self.end(f"the member {self.peers.me.name!r} ends: {error}")
@@ -208,14 +221,18 @@ class Runtime:
         self._timer, self._armed = None, float("inf")
         if self.ended.done():
             return
-        if self.machine.deadline > clock.loop_now():
+        now = clock.loop_now()
+        if self.machine.deadline > now:
             self._arm(self.machine.deadline)
+        elif self.applying > APPLYING_MOST and now - self._stepped < BREATH_S:
+            self._arm(now + BREATH_S / 4)
         else:
             self.hear(Elapsed())
 
     def _became(self, effect: Became) -> None:
         log.info("%s is %s in term %d; leader: %s", self.peers.me.name, effect.role.value, effect.term,
                  effect.leader or "nobody known")  # fmt: skip
+        self._apply_lazy()
         self._told.became(effect.role, effect.term, effect.leader)
 
     # -- the log --
@@ -237,8 +254,30 @@ class Runtime:
     # -- the state --
 
     def _commit(self, effect: Apply) -> None:
+        """Whoever leads has people waiting; elsewhere several batches share one transaction of the state."""
         self.applying += len(effect.entries)
-        self.state.put(effect.entries)
+        if self.machine.role is Role.LEADER or effect.entries[0].index <= self._wanted:
+            self._apply_lazy()
+            self.state.put(effect.entries)
+            return
+        self._lazy.append(effect.entries)
+        if len(self._lazy) >= LAZY_MAX or len(effect.entries) > LAZY_MAX:
+            self._apply_lazy()
+        elif self._lazy_timer is None:
+            self._lazy_timer = self._loop.call_later(LAZY_S, self._apply_lazy)
+
+    def _apply_lazy(self) -> None:
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
+        for entries in self._lazy:
+            self.state.put(entries)
+        self._lazy.clear()
+
+    def want(self, index: Index) -> None:
+        """Somebody waits here for the state to be as far as `index`."""
+        self._wanted = max(self._wanted, index)
+        self._apply_lazy()
 
     def _apply(self, batches: Sequence[tuple[Entry, ...]]) -> Job:
         """In the state's thread: all that waits, as one transaction."""
@@ -287,6 +326,7 @@ class Runtime:
         self.peers.send(effect.to, piece)
 
     def _store_chunk(self, effect: StoreChunk) -> None:
+        self._apply_lazy()
         self._spawn(self._store(effect))
 
     async def _store(self, effect: StoreChunk) -> None:
