@@ -150,7 +150,13 @@ def troubles(members: Sequence[Any]) -> list[str]:
             f"nobody leads, so nothing is written: {len(here)} of {len(voters)} voters answer and {majority} "
             f"are needed; {remedy}"
         )
-    found += [f"{one.name or one.address} does not answer: {one.said}" for one in members if not one.answers]
+    silent = (one for one in members if not one.answers)
+    found += [f"{one.name or one.address} does not answer: {one.said}" for one in silent]
+    found += [
+        f"{one.name} at {one.address} is no member: it was removed, or not added yet (atoll cluster add)"
+        for one in members
+        if one.answers and not one.belongs
+    ]
     if len(voters) < 3:
         found.append(
             f"{len(voters)} voter{'s' * (len(voters) != 1)}: none may fail. Three stand the loss of one: "

@@ -31,6 +31,8 @@ class Member:
     name: str = ""
     said: str = ""
     votes: bool = False
+    belongs: bool = False
+    """It is a member: a voter or a learner. Who was removed, or not added yet, may answer too."""
     behind: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -48,6 +50,8 @@ class Member:
         if not self.answers:
             return "silent"
         role = str(self.facts.get("role", "?"))
+        if not self.belongs:
+            return "no member"
         return "learner" if role == "follower" and not self.votes else role
 
     @property
@@ -215,6 +219,7 @@ def _judged(heard: list[Member]) -> list[Member]:
     for one in heard:
         one.name = one.name or names.get(one.address, "")
         one.votes = one.name in voters
+        one.belongs = one.votes or one.name in best.facts.get("learners", ())
         one.behind = max(0, newest - one.number("last")) if one.answers else 0
         known = by_name.get(one.name or one.address)
         if known is None or (one.answers and not known.answers):

@@ -8,7 +8,7 @@ wait for it wait together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import apsw
 import msgspec
 
 from atoll import clock
+from atoll.algorithms.raft.messages import Entry
 from atoll.engines.parts.notices import Line, Notice
 from atoll.engines.raft import reading, wire
 from atoll.engines.raft.bell import HEARTBEAT_S
@@ -50,6 +51,7 @@ class Desk:
         self._told = consensus.state.revision()
         self._loop = asyncio.get_running_loop()
         consensus.state.on_commit.append(self._committed)
+        consensus.on_applied.append(self._installed)
 
     def welcome(self, connection: Connection, hello: object = None) -> None:
         """A client was greeted: serve it until it leaves."""
@@ -194,6 +196,12 @@ class Desk:
         """On the state's thread: a batch was committed."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._tell, notice)
+
+    def _installed(self, entries: Sequence[Entry], results: Sequence[bytes]) -> None:
+        """A snapshot is the state now: who watches here has missed what lay between, and looks."""
+        if not entries:
+            newest = self._consensus.state.revision()
+            self._tell(Notice(newest, newest, None))
 
     def _tell(self, notice: Notice) -> None:
         self._told = notice.newest

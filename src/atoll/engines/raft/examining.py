@@ -36,7 +36,7 @@ class RaftExamining:
     async def examine(self) -> Sequence[Finding]:
         """What was found, the heaviest first."""
         at = await self._store.attached()
-        members = await Council(at.members).members()
+        members = [one for one in await Council(at.members).members() if one.belongs]
         card = await at.card(fresh=False)
         found = [
             *_voting(members),
