@@ -96,15 +96,16 @@ def _replayed(folder: Path, spans: list[Span], options: LogOptions) -> Log:
     first = spans[0].cover
     index = LogIndex(first.before_index, first.before_term)
     hard: tuple[Term, Member] = (first.term, first.vote)
+    written = 0
     for place, span in enumerate(spans):
         following = spans[place + 1].cover if place + 1 < len(spans) else None
         if following is not None and following.number != span.cover.number + 1:
             missing = segment.path_of(folder, span.cover.number + 1)
             raise FormatRefused(f"found that {missing} is missing, between older and newer ones. {REMEDY}")
         index.begin(span)
-        hard = _replay(span, index, hard, following)
+        hard, written = _replay(span, index, hard, following)
     newest = spans[-1]
-    if newest.size > newest.end and _cut_needed(newest):
+    if written > newest.end:
         os.ftruncate(newest.descriptor, newest.end)
     files.reserve(newest.descriptor, max(options.segment_bytes, newest.end))
     newest.size = max(options.segment_bytes, newest.end)
@@ -115,7 +116,8 @@ def _replayed(folder: Path, spans: list[Span], options: LogOptions) -> Log:
 
 def _replay(
     span: Span, index: LogIndex, hard: tuple[Term, Member], following: Cover | None
-) -> tuple[Term, Member]:
+) -> tuple[tuple[Term, Member], int]:
+    """The hard state behind it, and where the last byte stands that is not zero."""
     block = os.pread(span.descriptor, span.size, 0)
     while len(block) < span.size and (more := os.pread(span.descriptor, span.size - len(block), len(block))):
         block += more
@@ -143,17 +145,15 @@ def _replay(
                 f"found a bad record in {span.path} at {offset}: {found.value}; the segment after it says "
                 f"that this one was durable up to {following.before_end}. {REMEDY}"
             )
-    elif following is None:
-        _judge_end(span, block, found)
-    return hard
+    written = offset + len(block[offset:].rstrip(b"\0"))
+    if following is None and (written > offset or found is not Spoilt.END):
+        _judge_end(span, memoryview(block)[:written], found)
+    return hard, written
 
 
-def _judge_end(span: Span, block: bytes, found: Spoilt) -> None:
+def _judge_end(span: Span, block: memoryview, found: Spoilt) -> None:
     """Raise unless what stands behind the last good record was never promised."""
-    written = len(block.rstrip(b"\0"))
-    if written <= span.end and found is Spoilt.END:
-        return
-    proof = record.proof_of_damage(block, span.end, written, span.seed)
+    proof = record.proof_of_damage(block, span.end, len(block), span.seed)
     if proof is not None:
         raise FormatRefused(
             f"found a bad record in {span.path} at {span.end}; it was durable when the good one at {proof} "
@@ -164,16 +164,6 @@ def _judge_end(span: Span, block: bytes, found: Spoilt) -> None:
             f"found the last record of {span.path}, at {span.end}, whole but changed: no power cut "
             f"does that. {REMEDY}"
         )
-
-
-def _cut_needed(span: Span) -> bool:
-    """Whether something stands behind the end; zeros need no cutting."""
-    offset = span.end
-    while piece := os.pread(span.descriptor, 1 << 20, offset):
-        if any(piece):
-            return True
-        offset += len(piece)
-    return False
 
 
 def _reconcile(log: Log, snapshot: Snapshot | None) -> None:

@@ -10,12 +10,14 @@ Members pass these on in newer releases too: fields are only ever added at the e
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from atoll.engines.raft.frames import LENGTH_BYTES
 
+Unsigned = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""A number that the log and the state can keep; another would stop every member that has to write it."""
 Row = tuple[str, bytes, int, int, str | None]
 """An entry: key, value, revision, create_revision, lease."""
 
@@ -30,8 +32,8 @@ class _Slip(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Write(_Slip, frozen=True, tag=1):
     """A command for the log, exactly once by (client, sequence). Answered by `Done`."""
 
-    client: int
-    sequence: int
+    client: Unsigned
+    sequence: Unsigned
     data: bytes
 
 
