@@ -1,0 +1,13 @@
+"""4.2: clusters of the real machine under seeds: share 4 of 6, see tests/raft_seeds.py."""
+
+from __future__ import annotations
+
+import raft_seeds
+
+
+def test_every_invariant_holds_under_every_seed() -> None:
+    raft_seeds.holds(3)
+
+
+def test_the_share_has_its_part_of_the_figures_and_every_fault_bites_every_role() -> None:
+    raft_seeds.has_its_part(3)
