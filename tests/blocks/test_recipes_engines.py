@@ -15,7 +15,8 @@ from atoll.blocks import Counter, ReadWriteLock, Semaphore
 from atoll.ports.store import Store
 
 OPTIONS = {"redis": "?prefix=recipes", "valkey": "?prefix=recipes"}
-PRODUCTS = ["sqlite", "postgresql", "etcd", "redis", "zookeeper", "mysql"]
+PRODUCTS = ["sqlite", "postgresql", "etcd", "redis", "zookeeper", "mysql", "raft"]
+SETTINGS: dict[str, dict[str, Any]] = {"zookeeper": {"tick_ms": 200}, "raft": {"nodes": 3}}
 KINDS = [
     "lock", "election", "semaphore", "read_write", "barrier", "double_barrier", "latch", "counter", "group",
     "config",
@@ -27,7 +28,7 @@ def opened(product: str, shared: Any, folder: Path) -> tuple[Store, Store]:
     if product == "sqlite":
         url = f"sqlite:///{folder}/state.db"
     else:
-        url = shared(product, **({"tick_ms": 200} if product == "zookeeper" else {})).url
+        url = shared(product, **SETTINGS.get(product, {})).url
     return tuple(atoll.store(f"{url}{OPTIONS.get(product, '')}") for _ in range(2))  # type: ignore[return-value]
 
 
