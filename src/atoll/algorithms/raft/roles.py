@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from atoll.algorithms.raft.events import Declined, Refused, Role
 from atoll.algorithms.raft.messages import Member, Term
-from atoll.algorithms.raft.state import NEVER, Following, State
+from atoll.algorithms.raft.state import NEVER, State
 
 
 def wait_anew(s: State) -> None:
@@ -24,7 +24,6 @@ def follow(s: State, term: Term, leader: Member = "") -> None:
     moved = term != s.term or leader != s.leader or s.role is Role.LEADER
     if term != s.term:
         s.set_term(term, "")
-        s.following = Following()
     s.role = Role.FOLLOWER
     s.leader = leader
     s.lead = s.ballot = None
