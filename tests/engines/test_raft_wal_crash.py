@@ -155,7 +155,7 @@ def _survey(committed: dict[int, Entry]) -> Callable[[Path], Any]:
             entries = {n: log.term(n) or 0 for n in range(log.first, log.last + 1)}
             (applied, digest), first = state.hash(), log.first
             newest = log.snapshot()
-            while (number := state.applied + 1) <= log.last and log.term(number) == committed[number].term:
+            while (here := committed.get(number := state.applied + 1)) and log.term(number) == here.term:
                 state.apply(log.entries(number, number + 1, 1))
             reached, again = state.hash()
             snapshot = newest.index if newest else 0

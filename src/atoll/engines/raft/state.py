@@ -173,11 +173,10 @@ class State:
         if self.failed is not None:
             raise NotSent(self.failed)
         with self._lock:
-            connection = self._free.pop() if self._free else None
+            connection, path = self._free.pop() if self._free else None, self.path
         if connection is None:
             connection = self._connect()
             connection.execute("PRAGMA query_only=1")
-        path = self.path
         try:
             connection.execute("BEGIN")
             found = work(connection)
