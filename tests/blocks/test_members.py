@@ -19,6 +19,8 @@ import pytest
 from members_crowd import QUICK, Crowd, until, until_here
 
 import atoll
+from atoll.algorithms.swim import events as swim
+from atoll.algorithms.swim.messages import Alive, Letter, Sync
 from atoll.algorithms.swim.settings import Settings
 from atoll.blocks import (
     MemberFailed,
@@ -31,6 +33,7 @@ from atoll.blocks import (
     Peer,
 )
 from atoll.blocks.ear import EVENTS_MAX, Ear
+from atoll.blocks.post import Post
 from atoll.errors import ConfigurationError, NotReady, Taken
 from atoll.ports.observer import Event, MemberEvent, subscribe
 from atoll.verify.servers.process import free_port
@@ -255,6 +258,96 @@ async def test_who_is_put_out_is_told_everywhere(caplog: pytest.LogCaptureFixtur
         except Taken:
             pass  # it was noticed before the block began
     assert caplog.text.count("not a member any more") == 1
+
+
+# -- networks that lose something ----------------------------------------------------------------------
+
+
+class Cut:
+    """Datagrams and streams of some addresses do not arrive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.datagrams: set[frozenset[str]] = set()
+        self.streams: set[frozenset[str]] = set()
+        self.lost = 0
+        send, ask = Post.send, Post.ask
+
+        def lossy_send(post: Post, address: str, packet: bytes) -> None:
+            if frozenset((where(post), address)) in self.datagrams:
+                self.lost += 1
+            else:
+                send(post, address, packet)
+
+        async def lossy_ask(post: Post, address: str, letter: bytes, timeout_s: float) -> bytes | None:
+            if frozenset((where(post), address)) in self.streams:
+                return None
+            return await ask(post, address, letter, timeout_s)
+
+        monkeypatch.setattr(Post, "send", lossy_send)
+        monkeypatch.setattr(Post, "ask", lossy_ask)
+
+
+def where(post: Post) -> str:
+    assert post._server is not None
+    host, port = post._server.sockets[0].getsockname()[:2]
+    return f"{host}:{port}"
+
+
+async def test_two_sides_of_a_partition_call_each_other_failed_and_meet_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = Cut(monkeypatch)
+    settings = Settings(**QUICK | {"suspicion_multiplier": 2.0, "reconnect_interval_s": 0.5})  # type: ignore[arg-type]
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(member("a", settings=settings))
+        b, c, d = [
+            await stack.enter_async_context(member(name, a.address, settings=settings)) for name in "bcd"
+        ]
+        everybody = [a, b, c, d]
+        await until_here(lambda: all(names(one) == list("abcd") for one in everybody))
+        cut.datagrams = {frozenset((x.address, y.address)) for x in (a, b) for y in (c, d)}
+        cut.streams = set(cut.datagrams)
+        await until_here(lambda: names(a) == names(b) == ["a", "b"] and names(c) == names(d) == ["c", "d"])
+        cut.datagrams, cut.streams = set(), set()
+        await until_here(lambda: all(names(one) == list("abcd") for one in everybody))
+        assert cut.lost
+
+
+async def test_a_network_that_loses_datagrams_alone_makes_nobody_suspected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = Cut(monkeypatch)
+    async with member("a") as a, member("b", a.address) as b, aclosing(a.events()) as news:
+        assert isinstance(await anext(news), MemberJoined)
+        cut.datagrams = {frozenset((a.address, b.address))}
+        before = a.traffic.letters, b.traffic.letters
+        await until_here(lambda: a.traffic.letters > before[0] + 3 and b.traffic.letters > before[1] + 3)
+        assert cut.lost and names(a) == names(b) == ["a", "b"]
+        cut.streams = set(cut.datagrams)  # the control: with the streams cut too it is found
+        assert isinstance(await anext(news), MemberSuspected)
+
+
+async def test_a_long_list_is_taken_over_by_stream() -> None:
+    brief = Settings(**QUICK | {"leave_s": 0.1})  # type: ignore[arg-type]
+    async with member("a", settings=brief) as a:
+        known = tuple(Alive(f"m{n:04}", n, 0, "127.0.0.1:1", b"x" * 100) for n in range(3000))
+        assert a._gossip is not None
+        a._gossip.step(swim.Asked(0, Letter("guest", Sync(known))))
+        assert len(a.alive()) == 3001
+        async with member("b", a.address, settings=brief) as b:
+            assert len(b.alive()) == 3002  # more than a hundred datagrams would hold
+
+
+async def test_others_are_told_the_advertised_address() -> None:
+    port = free_port()
+    secret = "sixteen bytes or more"
+    wide = member("a", listen=f"0.0.0.0:{port}", advertise=f"127.0.0.2:{port}", secret=secret)
+    async with wide as a, member("b", f"127.0.0.1:{port}", secret=secret) as b:
+        assert a.address == f"127.0.0.2:{port}"
+        assert (found := b.peer("a")) is not None and found.address == a.address
+        heard = a.traffic.packets_received
+        await until_here(lambda: a.traffic.packets_received > heard + 3)
+        assert names(b) == ["a", "b"]
 
 
 async def test_members_meet_by_ipv6_too() -> None:
