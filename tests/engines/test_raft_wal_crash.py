@@ -228,7 +228,8 @@ async def _crashes(
         force = film.force if spoil is None else spoil(film)
         committed = _live(film, tmp_path / "member", vfs, told, force)
     digests = _digests(tmp_path / "reference", committed)
-    return await explore(film.steps, _survey(committed), _verdict(digests), seed=4, bounds=BOUNDS if spoil is None else FEW)
+    bounds = BOUNDS if spoil is None else FEW
+    return await explore(film.steps, _survey(committed), _verdict(digests), seed=4, bounds=bounds)
 
 
 async def test_no_cut_of_power_takes_what_a_member_promised(

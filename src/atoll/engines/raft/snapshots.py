@@ -148,8 +148,9 @@ class Snapshots:
     def store(self, chunk: StoreChunk) -> tuple[int, bool]:
         """Keep a piece; how many bytes are here, and whether the snapshot is whole, true and durable now.
 
-        A piece that does not join what is here is answered with what is here; a whole that is not true to its
-        seal is thrown away, and 0 is here. Raises DiskFull or OutcomeUnknown.
+        A piece at 0 begins anew: another leader's body may differ. One that does not join what is here is
+        answered with what is here; a whole that is not true to its seal is thrown away, and 0 is here. Raises
+        DiskFull or OutcomeUnknown.
         """
         snapshot = chunk.snapshot
         if any(file.snapshot == snapshot for file in self._files):
@@ -157,7 +158,8 @@ class Snapshots:
         path = self.folder / f"{snapshot.index:016x}-{snapshot.term:x}-{snapshot.size:x}{PART}"
         try:
             here = path.stat().st_size if path.exists() else 0
-            if chunk.offset > here or chunk.offset + len(chunk.data) > snapshot.size:
+            joins = chunk.offset in (0, here) or (chunk.done and chunk.offset < here)
+            if not joins or chunk.offset + len(chunk.data) > snapshot.size:
                 return min(here, snapshot.size), False
             if here == 0:
                 self._sweep_parts()

@@ -248,13 +248,15 @@ class State:
             connection.close()
 
     def replace(self, path: Path) -> None:
-        """Go on with another file: what a snapshot held. On the thread of `apply`."""
+        """Go on with another file: what a snapshot held. On the thread of `apply`; who watches looks anew."""
         with self._lock:
             free, self._free = self._free, []
             old, self.path = self._connection, path
         for connection in (*free, old):
             connection.close()
         self._open()
+        for callback in self.on_commit:
+            callback(Notice(-1, self._book.revision, None))
 
     def _connect(self) -> apsw.Connection:
         with self._translated():
