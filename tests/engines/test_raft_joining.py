@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from raft_crowd import Crowd, crowd, until
@@ -25,3 +26,18 @@ async def test_a_new_member_joins_by_a_snapshot_and_votes(tmp_path: Path) -> Non
         await members.kill(next(n for n in "abc" if n != leader))
         await members.put("by three of four", among=[leader, "d"])  # d's word is needed for it
         await until(lambda: members.same([leader, "d"]))
+
+
+async def test_a_removed_member_hears_of_it_and_disturbs_nobody(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as members:
+        leader = await members.leader()
+        removed = await members.follower()
+        staying = [name for name in "abc" if name != removed]
+        members.signal(removed, signal.SIGSTOP)  # it misses its own removal
+        places = {name: members.places[name] for name in staying}
+        await members.ask(leader, "change", staying, [], places)
+        term = (await members.ask(leader, "status"))["term"]
+        members.signal(removed, signal.SIGCONT)
+        await members.said(removed, "is no member of its cluster any more")
+        await members.put("on", among=staying)
+        assert (await members.ask(leader, "status"))["term"] == term

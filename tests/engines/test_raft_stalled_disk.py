@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from atoll.engines.raft.folder import DataFolder, FolderOptions
 from atoll.engines.raft.member import Member, running
 from atoll.engines.raft.member_options import MemberOptions
 from atoll.engines.raft.wal import LogOptions
+from atoll.engines.raft.watchdog import Watchdog
 from atoll.errors import NotSent, OutcomeUnknown
 from atoll.verify.servers.process import free_port
 
@@ -164,3 +166,19 @@ async def test_a_disk_that_fails_ends_its_member_with_a_sentence_and_the_others_
         keys = await own.keys(second)
         assert {"before", "after"} <= keys and "never" not in keys
         assert [r.message for r in caplog.records] == [sentence]
+
+
+@pytest.mark.parametrize("stands_still", [True, False])
+async def test_a_loop_that_stands_still_is_noticed_from_outside(
+    stands_still: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "atoll.raft")
+    watchdog = Watchdog(1.0)
+    if stands_still:
+        while not watchdog.stalls:
+            time.sleep(0.05)
+    else:
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+    watchdog.close()
+    assert ["has stood still" in record.message for record in caplog.records] == [True] * stands_still

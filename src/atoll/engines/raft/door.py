@@ -215,8 +215,7 @@ class Door:
             before.connection.close("a newer connection of the same member")
         if not self._admit(connection, hello):
             return
-        if not self._peers.knows(hello.name):
-            self._peers.meet(hello.name, hello.place)
+        self._peers.introduced(hello.name, hello.place)
         guest = Guest(hello, connection)
         self._guests[hello.name] = guest
         connection.on_frame = lambda _, body: self._said(guest, body)

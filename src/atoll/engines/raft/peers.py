@@ -40,6 +40,7 @@ PARCELS_BYTES_MAX = 16 << 20
 LETTERS_MAX = 256
 AWAY_LETTERS_MAX = 16
 """Letters kept for a member that cannot be reached: older ones are of no use to it."""
+CALLERS_MAX = 64
 AGAIN_FIRST_S, AGAIN_CEILING_S = 0.05, 0.5
 TURNED_AWAY_AGAIN_S = 2.0
 _NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
@@ -77,6 +78,7 @@ class Peers:
     tls: Tls | None = None
     counts: Counts = field(default_factory=Counts)
     _lines: dict[Member, Line] = field(default_factory=dict)
+    _callers: dict[Member, str] = field(default_factory=dict)
 
     def expect(self, places: dict[Member, str]) -> None:
         """These are the members, and where they are; lines to others are hung up."""
@@ -96,13 +98,21 @@ class Peers:
         if place:
             self._lines[name] = Line(self, name, place)
 
-    def knows(self, name: Member) -> bool:
-        """Whether there is a line to `name`."""
-        return name in self._lines
+    def introduced(self, name: Member, place: str) -> None:
+        """`name` called us from there: whoever is no member may get an answer all the same."""
+        self._callers.pop(name, None)
+        self._callers[name] = place
+        if len(self._callers) > CALLERS_MAX:
+            del self._callers[next(iter(self._callers))]
+        if name not in self._lines:
+            self.meet(name, place)
 
     def send(self, to: Member, message: Message) -> None:
         """Hand over a message; it is dropped where nobody can take it."""
         line = self._lines.get(to)
+        if line is None:
+            self.meet(to, self._callers.get(to, ""))
+            line = self._lines.get(to)
         if line is None:
             self.counts.dropped += 1
             return

@@ -35,6 +35,7 @@ from atoll.algorithms.raft.events import (
     WriteFailed,
     Written,
 )
+from atoll.algorithms.raft.membership import everybody
 from atoll.algorithms.raft.messages import Chunk, Entry, Index, Member, Membership, Message, Snapshot, Term
 from atoll.algorithms.raft.status import Status
 from atoll.engines.raft.hand import Hand, Job
@@ -207,8 +208,11 @@ class Runtime:
         if machine.deadline < self._armed:
             self._arm(machine.deadline)
         if machine.membership is not self._membership:
-            self._membership = machine.membership
+            before, self._membership = self._membership, machine.membership
             self.peers.expect(machine.membership.places)
+            me = self.peers.me.name
+            if before is not None and me in everybody(before) and me not in everybody(machine.membership):
+                log.warning("%s is no member of its cluster any more; its process may be stopped", me)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
