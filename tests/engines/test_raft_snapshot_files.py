@@ -148,6 +148,20 @@ def test_a_piece_at_the_beginning_begins_anew(tmp_path: Path) -> None:
     two.close()
 
 
+def test_two_who_ask_for_a_snapshot_at_once_both_get_one(tmp_path: Path) -> None:
+    folder = member(tmp_path)
+    grow(folder, 1000)
+    made: list[Snapshot] = []
+    threads = [threading.Thread(target=lambda: made.append(folder.make_snapshot())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.index for one in made] == [1000] * 4
+    assert len(list((tmp_path / "snapshots").iterdir())) == 1
+    folder.close()
+
+
 def test_receiving_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:
     one, two = member(tmp_path / "a"), member(tmp_path / "b", "b", Membership(()))
     grow(one, 300)

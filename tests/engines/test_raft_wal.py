@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -113,6 +114,45 @@ def _random_life(folder: Path, dice: random.Random) -> None:
         ]
         assert log.first <= (snapshot.index if snapshot else 0) + 1
         assert snapshot is None or log.term(snapshot.index) == snapshot.term
+    log.close()
+
+
+def test_a_log_is_read_by_one_thread_while_another_writes_it(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    stop, problems = threading.Event(), []
+
+    def write() -> None:
+        dice, last = random.Random(1), 0
+        while not stop.is_set():
+            first = max(1, last - dice.randrange(3))
+            last = first + dice.randrange(1, 9)
+            log.append(
+                [Write(1, 1, "", tuple(entry(n, 1, size=dice.choice([40, 400])) for n in range(first, last)))]
+            )
+            log.sync()
+            last -= 1
+            if dice.random() < 0.05 and last > 60:
+                log.note(Snapshot(last - 50, 1, Membership(("a",))))
+                log.compact(last - 50)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        reads = 0
+        while reads < 2000 or log.first < 2:
+            log.show()  # the machine's thread, and so is what reads
+            first, last = log.first, max(log.last - 5, 0)
+            if last >= first:
+                low = random.Random(reads).randrange(first, last + 1)
+                found = log.entries(low, last + 1, 3000)
+                reads += 1
+                if [one.index for one in found] != list(range(low, low + len(found))) or log.term(low) != 1:
+                    problems.append((low, last, found))
+            assert thread.is_alive()
+    finally:
+        stop.set()
+        thread.join()
+    assert problems == []
     log.close()
 
 

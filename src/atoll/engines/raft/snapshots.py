@@ -66,6 +66,7 @@ class Snapshots:
         self._cluster = cluster
         self._force = force
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._files: list[_File] = []
         for path in sorted(folder.iterdir()):
@@ -103,8 +104,12 @@ class Snapshots:
     def make(self, state: State, bootstrap: Membership) -> Snapshot:
         """Keep the state as it is now; `apply` goes on meanwhile. Durable when it returns.
 
-        Raises DiskFull or OutcomeUnknown; what was there before is unharmed.
+        Raises DiskFull or OutcomeUnknown; what was there before is unharmed. One at a time is made.
         """
+        with self._making:
+            return self._make(state, bootstrap)
+
+    def _make(self, state: State, bootstrap: Membership) -> Snapshot:
         body = self.folder / f"body{FRESH}"
         whole = self.folder / f"whole{FRESH}"
         try:
