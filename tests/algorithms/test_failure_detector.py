@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -132,3 +134,10 @@ def test_what_cannot_work_is_refused(wrong: dict[str, float]) -> None:
 def test_a_clock_that_does_not_move_does_no_harm() -> None:
     detector, now = heard([1.0, 0.0, 0.0, 1.0])
     assert math.isfinite(detector.phi(now)) and detector.mean_s == 0.5
+
+
+def test_the_example_of_the_page_holds() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "concepts" / "failure_detector.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    exec(compile(example[1], "failure_detector.md", "exec"), {})

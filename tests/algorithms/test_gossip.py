@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -129,3 +130,13 @@ def test_a_rumour_that_nobody_repeats_is_caught() -> None:
     """Negative control: with a coin that always falls, the table above is not met."""
     run = monger(1000, 1, random.Random(1), loss=Loss.COIN, feedback=False)
     assert run.residue > 0.9
+
+
+@pytest.mark.parametrize("members", [10, 100, 1000, 10_000])
+def test_the_page_shows_the_rounds_that_are_measured(members: int) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "concepts" / "gossip.md").read_text()
+    means = []
+    for style in Style:
+        dice = random.Random(members)
+        means.append(mean(spread(members, style, dice).rounds for _ in range(10)))
+    assert f"| {members:,} | {means[0]:.1f} | {means[1]:.1f} | {means[2]:.1f} |" in page

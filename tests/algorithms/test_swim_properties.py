@@ -91,6 +91,17 @@ def test_words_heard_twice_change_nothing(words: list[Update], data: st.DataObje
     assert all(merge(record, word, 9.0) is record for word in words)
 
 
+def test_a_merge_that_believes_the_last_speaker_is_caught() -> None:
+    """Negative control for the three laws above."""
+
+    def believe(record: Record | None, word: Update) -> Record:
+        return merge(None, word, 0.0)
+
+    words = [Suspect("b", 1, 0, "a"), Alive("b", 1, 1, "b"), Confirm("b", 1, 0, "c")]
+    ends = {str(belief(reduce(believe, order, None))) for order in permutations(words)}  # type: ignore[arg-type]
+    assert len(ends) == 3
+
+
 @settings(deadline=None)
 @given(st.lists(of("b"), max_size=8), of("b"))
 def test_a_belief_never_goes_back(words: list[Update], word: Update) -> None:

@@ -129,6 +129,19 @@ def test_two_halves_find_each_other_after_a_partition() -> None:
     assert cluster.run(cluster.now + 120, cluster.agreed)
 
 
+def test_who_failed_is_forgotten_after_a_time_by_all_and_not_brought_back_by_anybody() -> None:
+    cluster, told = Cluster(10, Settings(remember_s=20, sync_interval_s=5)), Counter[str]()
+    cluster.start_converged(12)
+    cluster.crash(5)
+    cluster.watch = lambda now, index, what: told.update([type(what).__name__])
+    others = [index for index in range(12) if index != 5]
+    assert cluster.run(40, lambda: told["Failed"] == 11)
+    assert cluster.run(120, lambda: all(cluster.machine(i).member("m5") is None for i in others))
+    cluster.run(cluster.now + 60)
+    assert all(cluster.machine(i).member("m5") is None for i in others)
+    assert told["Joined"] == 0
+
+
 # -- Lifeguard -------------------------------------------------------------------------------------------
 
 

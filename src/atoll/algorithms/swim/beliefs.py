@@ -6,8 +6,10 @@ sign of life stops it. A bad word about oneself is answered by a louder "I am he
 Source: Das, Gupta and Motivala, SWIM (2002), section 4.2. Dadgar, Phillips and Currey, Lifeguard (2018),
 Local Health Aware Suspicion: the first few independent suspicions are told on, later ones are not.
 Departure: what a list from a meeting says failed is only suspected first, so that two halves that meet after
-a partition do not bury each other. One name in two processes: each outbids the other once; who is outbid a
-second time knows that the other lives, and goes.
+a partition do not bury each other. Who has heard nothing from anybody since a suspicion began condemns in
+silence: it may be deaf, and would be believed. An old word against oneself, still about, is answered again.
+One name in two processes: each outbids the other once; who is outbid a second time knows that the other
+lives, and goes.
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ class Beliefs:
             if not isinstance(word, Alive):
                 self._local.health.worse()
             self._outdo(word.incarnation)
+        elif not isinstance(word, Alive) and self._local.me not in self._local.news:
+            self.announce()
 
     def _meet_rival(self, word: Update) -> None:
         if (word.incarnation, word.uid) < (self.incarnation, self.uid):
@@ -100,8 +104,8 @@ class Beliefs:
 
     # -- of others -------------------------------------------------------------------------------------
 
-    def hear(self, word: Update) -> None:
-        """One word of gossip, or of this member's own probes and clocks."""
+    def hear(self, word: Update, *, tell: bool = True) -> None:
+        """One word of gossip, or of this member's own probes and clocks; told on, unless `tell` says no."""
         local = self._local
         if word.name == local.me:
             self._hear_of_me(word)
@@ -117,7 +121,9 @@ class Beliefs:
         local.members.put(after)
         local.out.extend(told(before, after))
         self._follow(before, after, word)
-        if before is None or after.order > before.order or word.name not in local.news:
+        if not tell:
+            local.news.drop(word.name)
+        elif before is None or after.order > before.order or word.name not in local.news:
             local.spread(word)
 
     def hear_list(self, words: tuple[Update, ...]) -> None:
@@ -158,16 +164,18 @@ class Beliefs:
 
     def condemn(self, name: Name) -> None:
         """The clock of a suspicion has run out."""
-        record = self._local.members.get(name)
-        if record is not None and name in self._suspicions:
-            self.hear(Confirm(name, record.uid, record.incarnation, self._local.me))
+        local = self._local
+        record, suspicion = local.members.get(name), self._suspicions.get(name)
+        if record is not None and suspicion is not None:
+            sure = local.heard > suspicion.began or local.settings.health_max == 1
+            self.hear(Confirm(name, record.uid, record.incarnation, local.me), tell=sure)
 
-    def reprieve(self, seconds: float) -> None:
-        """Every suspicion that is due gets a little longer: this member was not there to hear refutations."""
+    def reprieve(self) -> None:
+        """Every suspicion gets its shortest time again: this member was not there to hear refutations."""
         local = self._local
         for name, suspicion in self._suspicions.items():
-            if suspicion.due <= local.now:
-                local.after(seconds, "suspect", name)
+            suspicion.not_before = local.now + suspicion.shortest
+            local.timers.set(Timer("suspect", name), suspicion.due)
 
     def forget(self, name: Name) -> None:
         """It has been gone for long."""

@@ -66,6 +66,10 @@ class Exchange:
         for other in local.choose(1):
             self._ask(other.address)
 
+    def meet_soon(self) -> None:
+        """Within a probe's period, instead of when it was due."""
+        self._local.after(self._local.settings.probe_interval_s * self._local.dice.random(), "sync")
+
     def _pause(self) -> float:
         crowd = max(0, math.ceil(math.log2(max(1, self._local.members.living))) - 5)
         return self._local.settings.sync_interval_s * (1 + crowd)

@@ -33,6 +33,8 @@ class Local:
         self.members = members
         self.news = News()
         self.health = LocalHealth(settings.health_max)
+        self.heard = 0.0
+        """When the last word of anybody else arrived."""
         self._seq = 0
 
     def number(self) -> int:

@@ -6,9 +6,9 @@ believes nobody gone before he had time to object. Nobody keeps the list, and ev
 Source: Das, Gupta and Motivala, SWIM: Scalable Weakly-consistent Infection-style Process Group Membership
 Protocol (2002). Dadgar, Phillips and Currey, Lifeguard: Local Health Awareness for More Accurate Failure
 Detection (2018).
-Departure: gossip also goes out by itself while there is news; a member that wakes late blames itself, so
-the probe under way is void and suspicions that ran out in its sleep get a little longer. Others are said in
-`messages`, `members`, `beliefs`, `probing`, `exchange`.
+Departure: gossip also goes out by itself while there is news. A member that slept, or heard nobody for a
+while, blames itself: the probe under way is void, suspicions get their shortest time again, and it compares
+lists with somebody soon. Others are said in `messages`, `members`, `beliefs`, `probing`, `exchange`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ from atoll.algorithms.swim.messages import (
 from atoll.algorithms.swim.probing import Prober
 from atoll.algorithms.swim.settings import Settings
 
+SILENCE = 3
+"""Periods without a word of anybody, where a ping comes in each on average: this member was cut off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -87,7 +90,7 @@ class Swim:
         self.settings = settings or Settings()
         self._check(metadata)
         self._local = Local(me, self.settings, dice, members or Members())
-        self._local.now = now
+        self._local.now = self._local.heard = now
         self._beliefs = Beliefs(self._local, address, uid, metadata)
         self._prober = Prober(self._local, self._beliefs)
         self._exchange = Exchange(self._local, self._beliefs, address)
@@ -130,6 +133,8 @@ class Swim:
             return []
         local = self._local
         local.now = max(now, local.now)
+        if isinstance(event, Asked | Answered):
+            self._listen()
         match event:
             case Received(address, packet):
                 self._received(address, packet)
@@ -159,6 +164,7 @@ class Swim:
     def _received(self, address: Address, packet: Packet) -> None:
         if packet.sender == self.me and address == self.address:
             return
+        self._listen()
         for update in packet.updates:
             self._beliefs.hear(update)
         match packet.body:
@@ -192,12 +198,27 @@ class Swim:
         due = local.timers.next
         if due is not None and local.now - due > settings.probe_timeout_s and settings.health_max > 1:
             local.health.worse()
-            self._prober.void()
-            self._beliefs.reprieve(settings.probe_interval_s)
+            self._wake()
         for timer in local.timers.ringing(local.now):
             self._ring(timer)
             if self._over:
                 return
+
+    def _listen(self) -> None:
+        """A word of somebody else arrived, perhaps after a silence that means: this member was cut off."""
+        local, settings = self._local, self.settings
+        silence, local.heard = local.now - local.heard, local.now
+        if (
+            silence > SILENCE * settings.probe_interval_s * local.health.multiplier
+            and settings.health_max > 1
+        ):
+            self._wake()
+
+    def _wake(self) -> None:
+        """It was not there: nothing it missed counts against others, and it compares lists soon."""
+        self._prober.void()
+        self._beliefs.reprieve()
+        self._exchange.meet_soon()
 
     def _ring(self, timer: Timer) -> None:
         match timer.what:

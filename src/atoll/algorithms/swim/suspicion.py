@@ -40,11 +40,14 @@ class Suspicion:
         self.needed = max(0, min(settings.confirmations, members - 2))
         """Neither the accused nor the first accuser can confirm."""
         self.voices = {accuser}
+        self.not_before = 0.0
+        """Set where this member was not there to hear a refutation."""
 
     @property
     def due(self) -> float:
         """When it is over, unless refuted or confirmed before."""
-        return self.began + timeout(len(self.voices) - 1, self.needed, self.shortest, self.longest)
+        lasts = timeout(len(self.voices) - 1, self.needed, self.shortest, self.longest)
+        return max(self.began + lasts, self.not_before)
 
     def confirm(self, voice: Name) -> bool:
         """True where this is a new voice that counts, and so is worth passing on."""

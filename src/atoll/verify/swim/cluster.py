@@ -44,6 +44,8 @@ class Host:
     """Until then it neither reads nor sends; its clock goes on: an overloaded process."""
     frozen_until: float = 0.0
     """Until then not even its clock goes on: a stopped process."""
+    deaf_until: float = 0.0
+    """Until then what is sent to it is lost; what it sends arrives."""
     wakes_at: float | None = None
     packets: int = 0
     bytes: int = 0
@@ -160,11 +162,11 @@ class Cluster:
         """Go on to `until`, or to where `stop()` is true, looked at every tenth of a second."""
         look = self.now
         while self._heap and self._heap[0][0] <= until:
-            when, _, index, what = heapq.heappop(self._heap)
-            if stop is not None and when >= look:
+            if stop is not None and self._heap[0][0] >= look:
                 if stop():
                     return True
-                look = when + 0.1
+                look = self._heap[0][0] + 0.1
+            when, _, index, what = heapq.heappop(self._heap)
             self.now = when
             if index < 0:
                 what()
@@ -234,8 +236,8 @@ class Cluster:
         host.packets += 1
         if self._weigh:
             host.bytes += len(pack(packet))
-        other = self._index.get(address)
-        if other is None or self.hosts[other].side != host.side:
+        other = self._hearer(address, host)
+        if other is None:
             return
         if self.weather.loss and self.dice.random() < self.weather.loss:
             return
@@ -244,14 +246,21 @@ class Cluster:
         if self.weather.duplicates and self.dice.random() < self.weather.duplicates:
             self._push(self._leaves(host) + 3 * self._delay(), other, received)
 
+    def _hearer(self, address: Name, sender: Host) -> int | None:
+        other = self._index.get(address)
+        if other is None:
+            return None
+        host = self.hosts[other]
+        return other if host.side == sender.side and host.deaf_until <= self.now else None
+
     def _ask(self, index: int, host: Host, ask: ev.Ask) -> None:
         host.streams += 1
         if self._weigh:
             host.bytes += len(pack(ask.letter))
         host.asks.add(ask.id)
         self._push(self.now + ask.timeout_s, index, ev.Unanswered(ask.id))
-        other = self._index.get(ask.address)
-        if other is None or self.hosts[other].side != host.side:
+        other = self._hearer(ask.address, host)
+        if other is None or host.deaf_until > self.now:
             return
         if self.weather.stream_loss and self.dice.random() < self.weather.stream_loss:
             return

@@ -2,7 +2,7 @@
 
 What must be true in the end: everybody counts exactly those in who run, with their newest metadata. What
 must be true all the time: nobody is told the same thing twice, no incarnation goes back, no living member's
-name is taken from it, and who was never cut off, frozen or overloaded is never called failed.
+name is taken from it, and who was never cut off, frozen, deaf or overloaded is never called failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from atoll.algorithms.swim.messages import Name
 from atoll.algorithms.swim.settings import Settings
 from atoll.verify.swim.cluster import Cluster, Weather
 
-HARDSHIPS = ("crash", "restart", "leave", "join", "cut", "heal", "freeze", "overload", "describe", "rest")
+HARDSHIPS = (
+    *("crash", "restart", "leave", "join", "describe", "rest"),
+    *("cut", "heal", "freeze", "overload", "deafen"),
+)
 SETTINGS = Settings(sync_interval_s=10.0, reconnect_interval_s=10.0)
 PEACE_S = 300.0
 
@@ -55,6 +58,7 @@ class Life:
             self._suffer(HARDSHIPS[int(cluster.dice.random() * len(HARDSHIPS))])
             cluster.run(cluster.now + 1 + 9 * cluster.dice.random())
         self._heal()
+        self._restart_seed()
         if not cluster.run(cluster.now + PEACE_S, self._in_agreement):
             raise Wrong(f"seed {self.seed}: {PEACE_S:.0f} s of peace, and {self._quarrel()}")
         return self
@@ -75,11 +79,7 @@ class Life:
             case "restart":
                 down = [i for i in sorted(self._gone) if cluster.hosts[i].machine is None]
                 if down:
-                    self._tried.add(down[0])
-                    self._gone.discard(down[0])
-                    self._known.pop(down[0], None)
-                    self._said.pop(down[0], None)
-                    cluster.restart(down[0], tuple(running[:3]), self._describe(down[0]))
+                    self._restart(down[0], tuple(running[:3]))
             case "leave" if len(running) > 3:
                 self._gone.add(one)
                 cluster.tell(one, ev.LeaveAsked())
@@ -97,8 +97,23 @@ class Life:
             case "overload":
                 self._tried.add(one)
                 cluster.hosts[one].busy_until = cluster.now + 40 * cluster.dice.random()
+            case "deafen":
+                self._tried.add(one)
+                cluster.hosts[one].deaf_until = cluster.now + 60 * cluster.dice.random()
             case "describe":
                 cluster.tell(one, ev.MetadataSet(self._describe(one)))
+
+    def _restart_seed(self) -> None:
+        """Where the seeds of all are gone, nobody could find anybody."""
+        if 0 in self._gone:
+            self._restart(0, tuple(self._running()[:3]))
+
+    def _restart(self, index: int, seeds: tuple[int, ...]) -> None:
+        self._tried.add(index)
+        self._gone.discard(index)
+        self._known.pop(index, None)
+        self._said.pop(index, None)
+        self.cluster.restart(index, seeds, self._describe(index))
 
     def _describe(self, index: int) -> bytes:
         self._metadata[index] = f"m{index}, {self.cluster.now:.3f}".encode()
@@ -110,11 +125,13 @@ class Life:
         side = 0 if not seeds else cluster.hosts[seeds[0] % len(cluster.hosts)].side
         cluster.add(tuple(seed for seed in seeds if seed != index), self._describe(index))
         cluster.hosts[index].side = side
+        if len({host.side for host in cluster.hosts}) > 1:
+            self._tried.add(index)
 
     def _heal(self) -> None:
         for host in self.cluster.hosts:
             host.side = 0
-            host.busy_until = min(host.busy_until, self.cluster.now)
+            host.deaf_until = 0.0
 
     # -- what must be true -----------------------------------------------------------------------------
 
