@@ -150,7 +150,7 @@ class Proposal(Generic[V]):
         dice: Dice,
         now: float,
         first_s: float = 0.01,
-        ceiling_s: float = 0.5,
+        ceiling_s: float = 0.2,
         patience_s: float = 3.0,
     ) -> None:
         self.counter, self.quorums, self.change = counter, quorums, change

@@ -13,8 +13,9 @@ from atoll.errors import FormatRefused
 from atoll.ports.register import Entry
 
 FORMAT = 1
-LINEAGE_MAX = 8
-OVERHEAD_BYTES = 384
+LINEAGE_MAX = 64
+"""Writes of others that may come between two attempts of one change, and it still sees what became of it."""
+OVERHEAD_BYTES = 1024
 """What a cell may add to its value: two ballots, five numbers, a lineage."""
 NUMBERS = ""
 """The cell in which handles take their numbers; no user's key is empty."""

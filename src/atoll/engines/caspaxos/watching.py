@@ -7,7 +7,7 @@ going round, or died on the way: then one look is taken by asking, which also pu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING
 
 from atoll import clock
@@ -38,16 +38,19 @@ class News:
 class View:
     """What one acceptor shows below a prefix. `cells` is None while it shows nothing."""
 
-    def __init__(self, acceptor: Acceptor, prefix: str, news: News) -> None:
+    def __init__(self, acceptor: Acceptor, prefix: str, news: News, look_s: float) -> None:
         self.cells: dict[str, Cell[State]] | None = None
-        self._acceptor, self._prefix, self._news = acceptor, prefix, news
+        self._acceptor, self._prefix, self._news, self._look_s = acceptor, prefix, news, look_s
 
     async def look(self) -> None:
         """Follow it for ever."""
         while True:
             try:
-                self._acceptor.itself(await self._acceptor.meet())
-                await self._follow()
+                async with asyncio.timeout(self._look_s):
+                    self._acceptor.itself(await self._acceptor.meet())
+                await first_of(self._follow(), self._look_after())
+            except TimeoutError:
+                self._news.said[self._acceptor.url] = f"no answer for {self._look_s:g} s"
             except ConfigurationError as error:
                 self._news.error = error
             except AtollError as error:
@@ -55,6 +58,13 @@ class View:
             self.cells = None
             self._news.bell.set()
             await asyncio.sleep(RETRY_S)
+
+    async def _look_after(self) -> None:
+        """Whether it still answers, and is still an acceptor of this register."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            async with asyncio.timeout(self._look_s):
+                self._acceptor.itself(await self._acceptor.meet())
 
     async def _follow(self) -> None:
         head, url = self._acceptor.cells, self._acceptor.url
@@ -77,7 +87,9 @@ class Watch:
     def __init__(self, driver: Driver, prefix: str, url: str, liveness_s: float) -> None:
         self._driver, self._prefix, self._url, self._liveness_s = driver, prefix, url, liveness_s
         self._news = News()
-        self._views = [View(one, prefix, self._news) for one in self._driver.acceptors.values()]
+        self._views = [
+            View(one, prefix, self._news, liveness_s / 4) for one in self._driver.acceptors.values()
+        ]
         self._shown: dict[str, State] = {}
         self._due: dict[str, float] = {}
         self._revision = 0
@@ -178,6 +190,19 @@ class Watch:
 
     def _later(self, now: float) -> float:
         return now + GRACE_S * (1.0 + clock.chance().random())
+
+
+async def first_of(*bodies: Coroutine[None, None, None]) -> None:
+    """Until the first of them ends or raises; the others are cancelled."""
+    tasks = [asyncio.create_task(body) for body in bodies]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def agreed(cells: list[Cell[State]], needs: int) -> State | None:
