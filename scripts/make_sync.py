@@ -31,6 +31,8 @@ class Shell:
     built: bool = False
     generic: str = ""
     skip: frozenset[str] = frozenset()
+    in_loop: frozenset[str] = frozenset()
+    """Plain members that are called in the event loop's thread, because they read what it changes."""
     here: frozenset[str] = frozenset()
     """Members that run in the calling thread, because they work on its own transaction."""
     by_hand: dict[str, str] = field(default_factory=dict)
@@ -73,6 +75,10 @@ SHELLS = [
     Shell("Membership", "atoll.blocks.membership"),
     Shell("Config", "atoll.blocks.config", built=True, generic="T"),
     Shell(
+        "Members", "atoll.blocks.members", built=True, skip=frozenset({"traffic"}),
+        in_loop=frozenset({"alive", "peer", "status", "describe", "rotate"}),
+    ),
+    Shell(
         "Queue", "atoll.blocks.queue", built=True, generic="T",
         skip=frozenset({"worker", "register", "work", "message"}),
     ),
@@ -84,9 +90,11 @@ SHELLS = [
 NAMES = {shell.name for shell in SHELLS}
 SHARED = ("semaphore", "read_write_lock")
 GATHERED = ("barrier", "latch", "counter", "membership", "config")
+SEEN = ("members",)
 FILES = {
     "handles.py": [shell for shell in SHELLS if shell.module.startswith("atoll.ports")],
     "sharing.py": [shell for shell in SHELLS if shell.module.removeprefix("atoll.blocks.") in SHARED],
+    "seeing.py": [shell for shell in SHELLS if shell.module.removeprefix("atoll.blocks.") in SEEN],
     "gathering.py": [shell for shell in SHELLS if shell.module.removeprefix("atoll.blocks.") in GATHERED],
 }
 FILES["shells.py"] = [shell for shell in SHELLS if all(shell not in one for one in FILES.values())]
@@ -229,6 +237,8 @@ def method(shell: Shell, name: str, member: Any, needed: dict[str, str]) -> str:
         for one in ("AsyncIterator", "AsyncGenerator"):
             needed.pop(one, None)
         answer, call = f"Iterator[{answer.partition('[')[2]}", f"portal.iterate({call})"
+    elif name in shell.in_loop:
+        call = f"portal.run(portal.called(lambda: {call}))"
     elif inspect.iscoroutinefunction(member):
         call = f"portal.run({call})"
     if answer in NAMES:
@@ -271,6 +281,10 @@ def annotation(hint: Any, function: Any, needed: dict[str, str]) -> str:
             continue
         value = function.__globals__.get(name) or for_types_only(function.__module__, name)
         needed[name] = value.__module__ if isinstance(value, type) else function.__module__
+        if needed[name].startswith(
+            "atoll.algorithms"
+        ):  # the sync face may not import them; its block hands them on
+            needed[name] = function.__module__
         if needed[name] in ("typing", "abc", "collections.abc") or not needed[name].startswith("atoll"):
             needed[name] = "collections.abc"
     return text

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from atoll.blocks.read_write_lock import ReadWriteLock
     from atoll.blocks.semaphore import Permit, Semaphore
     from atoll.ports.observer import (
+        MemberEvent,
         MemberFailed,
         MemberJoined,
         MemberLeft,
@@ -39,6 +40,7 @@ _HOMES = {
     "Group": "membership",
     "Latch": "latch",
     "Member": "membership",
+    "MemberEvent": "members",
     "MemberFailed": "members",
     "MemberJoined": "members",
     "MemberLeft": "members",
@@ -64,6 +66,7 @@ __all__ = [
     "Group",
     "Latch",
     "Member",
+    "MemberEvent",
     "MemberFailed",
     "MemberJoined",
     "MemberLeft",

@@ -21,15 +21,16 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
 from atoll import clock
 from atoll.algorithms.swim import events as swim
-from atoll.algorithms.swim.machine import Status, Swim
+from atoll.algorithms.swim.machine import Status as Status
+from atoll.algorithms.swim.machine import Swim
 from atoll.algorithms.swim.messages import NAME_BYTES_MAX, State
-from atoll.algorithms.swim.settings import Settings
+from atoll.algorithms.swim.settings import Settings as Settings
 from atoll.blocks.ear import Ear
 from atoll.blocks.envelope import ring_of
 from atoll.blocks.gossiping import Gossip
@@ -100,8 +101,7 @@ class Members:
         if isinstance(seeds, str):
             raise ConfigurationError(f"found seeds={seeds!r}; expected a list of addresses: [{seeds!r}]")
         self.name, self.settings = name, settings or Settings()
-        self.address = ""
-        """Where others reach it; known once the block is entered."""
+        self._address = ""
         self._listen, self._advertise, self._seeds = listen, advertise, tuple(seeds)
         self._ring = ring_of(secret)
         self._said: dict[str, str] = dict(metadata or {})
@@ -116,6 +116,11 @@ class Members:
     def __repr__(self) -> str:
         state = "not open" if self._gossip is None else self._out or ("left" if self._over.is_set() else "in")
         return f"<Members as {self.name!r} at {self.address or self._listen}, {state}>"
+
+    @property
+    def address(self) -> str:
+        """Where others reach it; known once the block is entered."""
+        return self._address
 
     # -- who is here -----------------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Members:
 
     # -- the block -------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Members:
+    async def __aenter__(self) -> Self:
         if self._gossip is not None:
             raise ConfigurationError(f"{self!r} was entered before: one Members for one block.")
         host, port = await resolved("listen", self._listen)
@@ -219,7 +224,7 @@ class Members:
         try:
             port = await gossip.post.open(host, port)
             reached = await resolved("advertise", self._advertise) if self._advertise else (host, port)
-            self.address = shown(*reached)
+            self._address = shown(*reached)
             gossip.begin(self.address, self._packed)
             await self._join(gossip)
         except BaseException:

@@ -13,6 +13,7 @@ from atoll import urls
 from atoll.clock import deadline
 from atoll.sync.gathering import Barrier, Config, Counter, DoubleBarrier, Group, Latch
 from atoll.sync.handles import Broker, Database, Store
+from atoll.sync.seeing import Members
 from atoll.sync.sharing import ReadWriteLock, Semaphore
 from atoll.sync.shells import Election, Held, Lock, Outbox, Queue, Term
 
@@ -32,6 +33,7 @@ __all__ = [
     "Held",
     "Latch",
     "Lock",
+    "Members",
     "Outbox",
     "Queue",
     "ReadWriteLock",

@@ -93,7 +93,7 @@ class Latch:
         portal.run(self._inner.wait(wait_s))
 
     def reset(self) -> None:
-        """Close it again, with nothing counted."""
+        """Close it again, with nothing counted. A count whose answer is awaited still may count after it."""
         portal.run(self._inner.reset())
 
 

@@ -200,6 +200,11 @@ async def _next(items: AsyncIterator[T]) -> T:
     return await items.__anext__()
 
 
+async def called(function: Callable[[], T]) -> T:
+    """`function()` in the loop's thread, for what reads or changes what that thread changes."""
+    return function()
+
+
 def here(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` in the calling thread: for a transaction that belongs to it. It must not wait."""
     _refuse_inside_a_loop(work)
