@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -9,20 +11,24 @@ from raft_crowd import Crowd, crowd, until
 
 
 async def test_a_new_member_joins_by_a_snapshot_and_votes(tmp_path: Path) -> None:
-    async with crowd(tmp_path) as members:
+    async with crowd(tmp_path, compaction={"keep": 0}) as members:
         leader = await members.leader()
-        for n in range(50):
-            await members.ask(leader, "put", f"k{n}", b"v" * 1000)
+        client = await members.client(leader)
+        value = os.urandom(100_000)
+        for n in range(20):  # more than a segment of the log, and a snapshot of many pieces
+            await asyncio.gather(*(client.ask("put", f"k{n}-{m}", value) for m in range(10)))
         members.places["d"] = Crowd(tmp_path, "d").places["d"]
         members.start("d", join=members.places["a"], listen=members.places["d"])
         places = dict(members.places)
         await until(lambda: members.ask(leader, "snapshot"))
+        assert (await members.ask(leader, "status"))["first"] > 1  # the log does not reach back far enough
         await members.ask(leader, "change", ["a", "b", "c"], ["d"], places)
 
         async def promote() -> None:
             await members.ask(leader, "change", ["a", "b", "c", "d"], [], places)
 
         await until(promote)
+        await members.said("d", "d goes on from a snapshot")
         await members.kill(next(n for n in "abc" if n != leader))
         await members.put("by three of four", among=[leader, "d"])  # d's word is needed for it
         await until(lambda: members.same([leader, "d"]))

@@ -43,6 +43,7 @@ from atoll.errors import (
 
 log = logging.getLogger("atoll.raft")
 CEILING_S = 10.0
+LOOK_S = 0.01
 APPLYING_MAX = 50_000
 """Committed entries that may wait for the state before more is refused."""
 
@@ -165,6 +166,12 @@ class Consensus:
         id = next(self._ids)
         self._asked[id] = _Asked(answers)
         self._runtime.hear(Proposed(id, tuple(commands)))
+        if self._asked.pop(id, None) is not None:  # the machine has fallen silent
+            for answer in answers:
+                if not answer.done():
+                    answer.set_exception(
+                        NotSent(self._over or f"{self.name} has failed. Ask another member.")
+                    )
 
     # -- reads --
 
@@ -174,6 +181,8 @@ class Consensus:
         NotSent where no leader with a majority could be asked in time.
         """
         left = left_s("the read", CEILING_S)
+        if self._over:
+            raise NotSent(self._over)
         try:
             async with asyncio.timeout(left):
                 await self._barriers.wait()
@@ -196,18 +205,29 @@ class Consensus:
     async def change(self, membership: Membership) -> None:
         """Make `membership` (voters, learners, places) the cluster's; returns when it is committed."""
         left = left_s("the change", CEILING_S)
-        index = await self._ask(lambda id: ChangeAsked(id, membership))
+        index = self._ask(lambda id: ChangeAsked(id, membership)).result()
         try:
             async with asyncio.timeout(left):
-                while self.applied_index < index or self.membership.outgoing:
-                    await asyncio.sleep(self._settings.heartbeat_s / 4)
-                    if self._over:
-                        raise OutcomeUnknown(self._over)
+                await self._until(lambda: self.applied_index >= index and not self.membership.outgoing)
+                last = self._runtime.machine.status().last
+                await self._until(lambda: self.applied_index >= last)
         except TimeoutError:
             raise OutcomeUnknown(
                 f"the change of members was begun and is not finished after {left:.3g} s; it may be "
                 "yet. Look at the status."
             ) from None
+        now = self.membership
+        if (set(now.voters), set(now.learners)) != (set(membership.voters), set(membership.learners)):
+            raise OutcomeUnknown(
+                f"another leader took over while the members were changed; now the voters are "
+                f"{', '.join(now.voters)}. Look at the status, then ask again."
+            )
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            if self._over:
+                raise OutcomeUnknown(self._over)
+            await asyncio.sleep(LOOK_S)
 
     async def transfer(self, target: Member = "") -> None:
         """Hand leadership to `target`, or to the voter that is furthest; returns when it is lost here."""
@@ -215,21 +235,14 @@ class Consensus:
         term = self.term
         if not self.is_leader:
             raise declining.not_leader(self.name, self.leader, self.place_of(self.leader))
-        waiter: asyncio.Future[Index] = self._loop.create_future()
-        id = next(self._ids)
-        self._asked[id] = _Asked(accepted=waiter)
-        self._runtime.hear(TransferAsked(id, target))
+        begun = self._ask(lambda id: TransferAsked(id, target))
+        if begun.done():
+            begun.result()
         try:
             async with asyncio.timeout(min(left, 4 * self._settings.election_s)):
-                while self.is_leader and self.term == term:
-                    if waiter.done():
-                        waiter.result()
-                    await asyncio.sleep(self._settings.heartbeat_s / 10)
+                await self._until(lambda: not self.is_leader or self.term != term)
         except TimeoutError:
             raise NotReady(f"{target or 'no other voter'} did not take over; {self.name} leads on") from None
-        finally:
-            waiter.cancel()
-            self._asked.pop(id, None)
 
     async def snapshot(self) -> Snapshot:
         """Make a snapshot here, now, and drop the log below it."""
@@ -243,17 +256,16 @@ class Consensus:
             self._saving.add_done_callback(_noted)
         return self._saving
 
-    async def _ask(self, event: Callable[[int], Any]) -> Index:
-        if self._over:
-            raise NotSent(self._over)
+    def _ask(self, event: Callable[[int], Any]) -> asyncio.Future[Index]:
+        """Ask the machine; it answers in the same step, but for a transfer that it begins."""
+        answer: asyncio.Future[Index] = self._loop.create_future()
         id = next(self._ids)
-        asked = self._asked[id] = _Asked(accepted=self._loop.create_future())
-        assert asked.accepted is not None
-        try:
-            self._runtime.hear(event(id))
-            return await asked.accepted
-        finally:
-            self._asked.pop(id, None)
+        self._asked[id] = _Asked(accepted=answer)
+        self._runtime.hear(event(id))
+        self._asked.pop(id, None)
+        if self._over and not answer.done():
+            answer.set_exception(NotSent(self._over))
+        return answer
 
     def status(self) -> dict[str, Any]:
         """What this member knows of itself and of the others, for people."""
@@ -332,9 +344,6 @@ class Consensus:
         self._over = sentence
         self.is_leader = False
         self._proposals.ended(lambda: NotSent(sentence))
-        for asked in self._asked.values():
-            if asked.accepted is not None and not asked.accepted.done():
-                asked.accepted.set_exception(OutcomeUnknown(sentence))
         self._barriers.ended(sentence)
 
     def close(self) -> None:
