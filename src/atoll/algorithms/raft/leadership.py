@@ -35,6 +35,7 @@ class Leadership:
         "_began",
         "_oldest",
         "committed_then",
+        "forgiven_until",
         "heartbeat_at",
         "lease_lost",
         "me",
@@ -55,6 +56,8 @@ class Leadership:
         self.since = now
         self.progress: dict[Member, Progress] = {}
         self.heartbeat_at = now
+        self.forgiven_until = float("-inf")
+        """Until then silence is not judged."""
         self.round = 1
         self._began: deque[float] = deque([now])
         self._oldest = 1

@@ -36,6 +36,7 @@ from atoll.algorithms.raft.events import (
     WriteFailed,
     Written,
 )
+from atoll.algorithms.raft.leadership import Leadership
 from atoll.algorithms.raft.log import ENTRY_BYTES
 from atoll.algorithms.raft.membership import Members
 from atoll.algorithms.raft.messages import (
@@ -199,7 +200,7 @@ def deadline(s: State) -> float:
     moments.append(s.lead.heartbeat_at)
     owed_since = s.disk.owed_since()
     if owed_since is not None:
-        moments.append(owed_since + s.settings.election_s)
+        moments.append(max(owed_since + s.settings.election_s, s.lead.forgiven_until))
     if s.lead.transfer is not None:
         moments.append(s.lead.transfer.ends_at)
     return min(moments)
@@ -213,13 +214,33 @@ def on_elapsed(s: State, _event: Elapsed) -> None:
     if s.lead is None:
         election.elapsed(s)
         return
-    owed_since = s.disk.owed_since()
-    silent = s.now - s.lead.heard_since(s.membership, s.now) > s.settings.election_s
-    stalled = owed_since is not None and s.now >= owed_since + s.settings.election_s
-    if silent or stalled:
+    forgive_own_absence(s, s.lead)
+    if s.now >= s.lead.forgiven_until and (nobody_answers(s, s.lead) or disk_stalls(s)):
         follow(s, s.term)
     elif s.now >= s.lead.heartbeat_at:
         beat(s)
+
+
+def forgive_own_absence(s: State, lead: Leadership) -> None:
+    """A leader that was itself away for longer than a heartbeat, paused or starved, asks once more.
+
+    The silence may be its own: answers that came meanwhile are still unread. It does so once in an election
+    timeout. What is true never depends on it, only when an election begins.
+    """
+    late = s.now > lead.heartbeat_at + s.settings.heartbeat_s
+    if late and s.now > lead.forgiven_until + s.settings.election_s:
+        lead.forgiven_until = s.now + s.settings.heartbeat_s
+
+
+def nobody_answers(s: State, lead: Leadership) -> bool:
+    """Check-quorum: no majority was heard within an election timeout."""
+    return s.now > lead.heard_since(s.membership, s.now) + s.settings.election_s
+
+
+def disk_stalls(s: State) -> bool:
+    """A write is unanswered for longer than an election timeout."""
+    owed_since = s.disk.owed_since()
+    return owed_since is not None and s.now >= owed_since + s.settings.election_s
 
 
 def beat(s: State) -> None:
