@@ -1,4 +1,4 @@
-# make demo | test | check | bench | engines | engines-extra | long | lock | clean
+# make demo | test | check | bench | engines | engines-extra | long | soak | lock | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 3
 PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0"
 
-.PHONY: demo test check bench engines engines-extra long lock clean
+.PHONY: demo test check bench engines engines-extra long soak lock clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml requirements/dev.lock scripts/venv.sh
@@ -28,6 +28,10 @@ demo: $(STAMP)
 
 long: $(STAMP)
 	@ATOLL_LONG=1 $(BIN)/python -m pytest tests -m long
+
+soak: $(STAMP)
+	@$(BIN)/atoll verify swim --simulate --seeds 2000 --seed 1 --jobs 2
+	@$(BIN)/python -m atoll.verify.swim --sizes 10,100,1000,10000 --seeds 3
 
 bench: $(STAMP)
 	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then $(BIN)/python -m pip install -q $(PEERS); \

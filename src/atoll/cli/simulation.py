@@ -1,4 +1,4 @@
-"""`atoll verify raft --simulate`: whole clusters of the real Raft machine, one for each seed."""
+"""`atoll verify raft --simulate`, or `swim`: whole groups of the real machine, one for each seed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from atoll.errors import ConfigurationError
 from atoll.verify.raft import report
 from atoll.verify.raft.simulate import Outcome, simulate, simulated
+from atoll.verify.swim import report as swim
 
 NOTHING_ELSE = ("start", "workload", "seconds", "table", "report")
 
@@ -19,7 +20,7 @@ NOTHING_ELSE = ("start", "workload", "seconds", "table", "report")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words that `verify` takes for a simulation."""
     parser.add_argument(
-        "--simulate", action="store_true", help="with the place `raft`: clusters in a world of seeds"
+        "--simulate", action="store_true", help="with the place `raft` or `swim`: a world for each seed"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on (1)")
     parser.add_argument("--jobs", type=int, metavar="N", help="on so many processes (one for each processor)")
@@ -29,6 +30,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Play the seeds: 0 when every invariant held, 1 when one did not."""
     first, seeds = checked(options)
+    if options.url == "swim":
+        lives = list(swim.played(range(first, first + seeds), min(options.jobs or 1, seeds)))
+        print(json.dumps(swim.as_data(lives), indent=2) if options.json else swim.text(lives))
+        return int(any(life.violation is not None for life in lives))
     if options.trace is not None:
         with options.trace.open("w", encoding="utf-8") as file:
             outcomes = [simulate(first, trace=file)]
@@ -41,10 +46,13 @@ def run(options: argparse.Namespace) -> int:
 
 def checked(options: argparse.Namespace) -> tuple[int, int]:
     """The first seed and how many; refuses what has no meaning here."""
-    if options.url != "raft":
+    if options.url not in ("raft", "swim"):
         raise ConfigurationError(
-            f"found --simulate with {options.url or 'no place'}; expected atoll verify raft --simulate."
+            f"found --simulate with {options.url or 'no place'}; expected atoll verify raft --simulate, "
+            "or atoll verify swim --simulate."
         )
+    if options.url == "swim" and options.trace is not None:
+        raise ConfigurationError("found --trace with swim; expected --seeds, --seed, --jobs: a seed replays.")
     if others := [name for name in NOTHING_ELSE if getattr(options, name) is not None]:
         raise ConfigurationError(f"found --{others[0]} beside --simulate; expected --seeds, --seed, --trace.")
     seeds = 1 if options.seeds is None else options.seeds

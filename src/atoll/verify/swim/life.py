@@ -69,17 +69,22 @@ class Life:
         return [i for i, host in enumerate(self.cluster.hosts) if host.machine and host.machine.deadline]
 
     def _suffer(self, what: str) -> None:
-        cluster, running = self.cluster, self._running()
-        one = running[int(cluster.dice.random() * len(running))]
-        self.happened[what] += 1
+        running = self._running()
+        one = running[int(self.cluster.dice.random() * len(running))]
+        self.happened[what if self._done(what, one, running) else "rest"] += 1
+
+    def _done(self, what: str, one: int, running: list[int]) -> bool:
+        """Whether it could be done: a group of three loses nobody more."""
+        cluster = self.cluster
         match what:
             case "crash" if len(running) > 3:
                 self._gone.add(one)
                 cluster.crash(one)
             case "restart":
                 down = [i for i in sorted(self._gone) if cluster.hosts[i].machine is None]
-                if down:
-                    self._restart(down[0], tuple(running[:3]))
+                if not down:
+                    return False
+                self._restart(down[0], tuple(running[:3]))
             case "leave" if len(running) > 3:
                 self._gone.add(one)
                 cluster.tell(one, ev.LeaveAsked())
@@ -102,6 +107,9 @@ class Life:
                 cluster.hosts[one].deaf_until = cluster.now + 60 * cluster.dice.random()
             case "describe":
                 cluster.tell(one, ev.MetadataSet(self._describe(one)))
+            case _:
+                return False
+        return True
 
     def _restart_seed(self) -> None:
         """Where the seeds of all are gone, nobody could find anybody."""
