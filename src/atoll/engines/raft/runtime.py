@@ -141,7 +141,6 @@ class Runtime:
         self._sending: set[Member] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._doing: dict[type[Any], Callable[[Any], None]] = {
-            Write: self.disk.put,
             Send: lambda effect: peers.send(effect.to, effect.message),
             SendChunk: self._send_chunk,
             StoreChunk: self._store_chunk,
@@ -173,8 +172,16 @@ class Runtime:
             log.exception("the machine of %s failed at %s", self.peers.me.name, type(event).__name__)
             self.end(f"the member {self.peers.me.name!r} ends: {error}")
             return
+        write = None
         for effect in effects:
-            doing[type(effect)](effect)
+            if type(effect) is Write:
+                write = effect
+            else:
+                doing[type(effect)](effect)
+        if (
+            write is not None
+        ):  # last: what is sent beside it never waits for it, and a woken hand wants our turn
+            self.disk.put(write)
         self._look_around()
 
     def end(self, sentence: str) -> None:
