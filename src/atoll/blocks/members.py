@@ -197,6 +197,7 @@ class Members:
 
     def describe(self, metadata: Mapping[str, str]) -> None:
         """Say this of itself from now on; the others are told MemberUpdated."""
+        self._refuse_if_out()
         packed = self._pack(metadata)
         self._said, self._packed = dict(metadata), packed
         if self._gossip is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import msgspec
 
@@ -63,7 +63,8 @@ class MembersRegistry:
             yield
         finally:
             rest = {name: value for name, value in self._members.metadata.items() if name != key}
-            self._members.describe(rest)
+            with suppress(Taken):  # put out: nobody hears it any more
+                self._members.describe(rest)
 
     async def resolve(self, service: str) -> Sequence[Instance]:
         """Who serves it, by id."""
