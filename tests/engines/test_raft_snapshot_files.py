@@ -11,13 +11,12 @@ from atoll.algorithms.raft.events import StoreChunk, Write
 from atoll.algorithms.raft.messages import Entry, Index, Kind, Membership, Snapshot
 from atoll.engines.raft import snapshots
 from atoll.engines.raft.folder import DataFolder, FolderOptions, Identity
-from atoll.engines.raft.wal import LogOptions
 from atoll.errors import ConfigurationError, FormatRefused
-from engines.raft_log import put, refused
+from engines.raft_log import SMALL, put, refused
 
 BOOTSTRAP = Membership(("a", "b"), places={"a": "h:1", "b": "h:2"})
 PIECE = 4000
-OPTIONS = FolderOptions(log=LogOptions(segment_bytes=8192))
+OPTIONS = FolderOptions(log=SMALL)
 
 
 def member(path: Path, name: str = "a", bootstrap: Membership = BOOTSTRAP) -> DataFolder:

@@ -188,7 +188,7 @@ def test_entries_are_bounded_by_their_bytes_and_there_is_always_one(tmp_path: Pa
 def _three(folder: Path) -> list[int]:
     log = opened(folder)
     for number in (1, 2, 3):
-        wrote(log, entry(number, size=700))
+        wrote(log, entry(number, size=540))
     where = ends(log)
     log.close()
     return where
@@ -216,7 +216,7 @@ def test_a_last_record_torn_at_any_byte_is_cut_and_the_log_goes_on(tmp_path: Pat
         wrote(log, entry(3, 2))
         log.close()
         log = opened(folder)
-        assert all_of(log) == [entry(1, size=700), entry(2, size=700), entry(3, 2)]
+        assert all_of(log) == [entry(1, size=540), entry(2, size=540), entry(3, 2)]
         log.close()
         shutil.rmtree(folder)
 
@@ -224,7 +224,7 @@ def test_a_last_record_torn_at_any_byte_is_cut_and_the_log_goes_on(tmp_path: Pat
 def test_records_of_one_forced_write_may_be_torn_in_any_of_them(tmp_path: Path) -> None:
     log = opened(tmp_path)
     wrote(log, entry(1))
-    log.append([Write(1, 1, "", tuple(entry(n, size=700) for n in range(2, 6)))])
+    log.append([Write(1, 1, "", tuple(entry(n, size=540) for n in range(2, 6)))])
     log.sync()
     where = ends(log)
     log.close()

@@ -22,7 +22,7 @@ from atoll.verify.crash_states import Bounds, CrashReport, explore
 from atoll.verify.judgement import Answer
 from atoll.verify.vfs_recorder import Film
 from engines.raft_film import filmed
-from engines.raft_log import put
+from engines.raft_log import SMALL, put
 
 ME = Identity("cluster-1", "a", Membership(("a", "b", "c")))
 BOUNDS = Bounds(frames_max=70, samples=2, opened_max=500)
@@ -145,7 +145,7 @@ class Found(NamedTuple):
 
 def _survey(committed: dict[int, Entry]) -> Callable[[Path], Any]:
     async def survey(folder: Path) -> Found | None:
-        member = DataFolder(folder)
+        member = DataFolder(folder, FolderOptions(log=SMALL))
         if member.identity is None:
             member.close()
             return None
