@@ -80,5 +80,8 @@ class Opening(Generic[T]):
             self._lock, self._pid = threading.Lock(), os.getpid()
             self._doors = weakref.WeakKeyDictionary()
             self.life += 1
+        door = self._doors.get(loop)
+        if door is not None:
+            return door
         with self._lock:
             return self._doors.setdefault(loop, _Door())

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from atoll import clock
-from atoll.engines.parts.together import Limits, Together
+from atoll.engines.parts.together import Limits
 from atoll.engines.raft import wire, writing
 from atoll.engines.raft.bell import Bell
 from atoll.engines.raft.command import Result
+from atoll.engines.raft.lift import Lift
 from atoll.engines.raft.members import Members
 from atoll.engines.raft.options import RaftOptions, context
 from atoll.engines.raft.wire import Card, Done
@@ -34,13 +34,8 @@ class Attachment:
         self.members = Members(url, places, options, context(options), cluster)
         self.bell = Bell(self.members)
         self.bytes_max = options.value_bytes_max
-        self.together: Together[Asked, Result]
+        self.lift: Lift
         self._options = options
-        self._begin_session()
-
-    def _begin_session(self) -> None:
-        self._client = clock.chance().getrandbits(62) + 1
-        self._sequence = 0
 
     async def begin(self) -> None:
         """Greet the members, and learn what they take at once."""
@@ -54,7 +49,7 @@ class Attachment:
             count_max=COUNT_MAX,
             bytes_max=self.bytes_max,
         )
-        self.together = Together(self._send, self.url, limits)
+        self.lift = Lift(self.members, limits)
 
     async def ask(self, verb: wire.Verb, kind: type[T], what: str) -> T:
         """The answer, of the kind that answers this verb."""
@@ -73,25 +68,9 @@ class Attachment:
         assert results is not None
         return results[0]
 
-    async def _send(self, batch: Sequence[Asked], left_s: float) -> Sequence[Result]:
-        """One command for all of them. Asked again as often as needed: the log knows it by its number."""
-        data = writing.packed(batch)
-        while True:
-            self._sequence += 1
-            verb = wire.Write(self._client, self._sequence, data)
-            answer, twice = await self.members.put(verb, "the transaction")
-            assert isinstance(answer, Done), f"a write was answered with {type(answer).__name__}"
-            results = writing.unpacked(answer.data, len(batch))
-            if results is not None:
-                return results
-            # The members remember a bounded number of clients, and this one was silent for long.
-            self._begin_session()
-            if twice:
-                raise writing.forgotten(self.url)
-
     async def close(self) -> None:
         """Wait for nobody: what has not left is NotSent."""
-        if hasattr(self, "together"):
-            await self.together.close()
+        if hasattr(self, "lift"):
+            self.lift.close()
         await self.bell.close()
         self.members.close()

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -39,7 +40,7 @@ class Link:
         self.heard = clock.loop_now()
         """When something came, by the loop clock."""
         self._on_news = on_news
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, Callable[[Answer | Broken], None]] = {}
         self._parts: dict[int, list[Row]] = {}
         self._numbers = itertools.count(1)
         self._out: list[bytes] = []
@@ -63,25 +64,36 @@ class Link:
 
     async def ask(self, verb: Verb, left_s: float, most_s: float) -> Answer:
         """The answer; raises Broken, and TimeoutError after `most_s`. `left_s`: what the member is told."""
-        number = next(self._numbers)
         answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[number] = answer
-        self._send(wire.pack(wire.Asked(number, max(1, int(left_s * 1000)), verb)))
+        number = self.put(verb, left_s, partial(_settle, answer))
         timer = self._loop.call_later(most_s, _late, answer)
         try:
             return await answer
         finally:
             timer.cancel()
-            self._waiting.pop(number, None)
-            if self._parts:
-                self._parts.pop(number, None)
+            self.forget(number)
 
-    def _send(self, frame: bytes) -> None:
-        if self._connection is None or self._connection.closed:
+    def put(self, verb: Verb, left_s: float, told: Callable[[Answer | Broken], None]) -> int:
+        """Ask, and have `told` called with the answer, or with Broken; the question's number."""
+        connection = self._connection
+        if connection is None or connection.closed:
             raise Broken(f"the connection to {self.address} is closed", sent=False)
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(frame)
+        number = next(self._numbers)
+        frame = wire.pack(wire.Asked(number, max(1, int(left_s * 1000)), verb))
+        if not self._waiting:  # who is alone does not wait for company
+            connection.send(frame)
+        else:
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append(frame)
+        self._waiting[number] = told
+        return number
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._waiting.pop(number, None)
+        if self._parts:
+            self._parts.pop(number, None)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -104,8 +116,8 @@ class Link:
                 self._parts.setdefault(told.number, []).extend(answer.rows)
             return
         waiting = self._waiting.pop(told.number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(self._whole(told.number, answer) if self._parts else answer)
+        if waiting is not None:
+            waiting(self._whole(told.number, answer) if self._parts else answer)
 
     def _whole(self, number: int, answer: Answer) -> Answer:
         """The answer with the rows that came before it."""
@@ -119,9 +131,8 @@ class Link:
     def _lost(self, connection: Connection, why: str) -> None:
         self._connection = None
         waiting, self._waiting = self._waiting, {}
-        for one in waiting.values():
-            if not one.done():
-                one.set_exception(Broken(f"the connection to {self.address} ended: {why}", sent=True))
+        for told in waiting.values():
+            told(Broken(f"the connection to {self.address} ended: {why}", sent=True))
         self._on_news(self, News(-1, -1))
 
     def close(self, why: str = "closed here") -> None:
@@ -136,6 +147,15 @@ class Link:
         if self._out:
             connection.send(b"".join(self._out))
             self._out = []
+
+
+def _settle(answer: asyncio.Future[Answer], told: Answer | Broken) -> None:
+    if answer.done():
+        return
+    if isinstance(told, Broken):
+        answer.set_exception(told)
+    else:
+        answer.set_result(told)
 
 
 def _late(answer: asyncio.Future[Answer]) -> None:

@@ -87,21 +87,21 @@ class Members:
             raise _definite(answer, what, link)
         return answer
 
-    async def put(self, verb: Verb, what: str) -> tuple[Answer, bool]:
-        """The same, and whether an earlier asking may have been taken without an answer."""
+    async def put(self, verb: Verb, what: str, unknown: str = "") -> tuple[Answer, bool]:
+        """The same, and whether an earlier asking may have been taken without an answer (`unknown`: why)."""
         due = clock.loop_now() + left_s(what, self.options.ceiling_s)
-        unknown, last, turn = "", "nobody was reached", 0
+        last, turn = unknown or "nobody was reached", 0
         while (left := due - clock.loop_now()) > 0 and not self.closed:
             link: Link | None = None
             try:
-                link = self._standing() or await self._connected(left)
+                link = self.standing() or await self._connected(left)
                 left = max(due - clock.loop_now(), 0.001)
                 answer = await link.ask(verb, left, min(left, self.options.attempt_s))
             except (Broken, TimeoutError) as error:
                 assert link is not None
                 if isinstance(error, TimeoutError) or error.sent:
                     unknown = last = f"{link.address} did not answer{_why(error)}"
-                self._leave(link, silent=isinstance(error, TimeoutError))
+                self.leave(link, silent=isinstance(error, TimeoutError))
             except NotSent as error:
                 last = str(error)
                 await self._pause(due)
@@ -135,11 +135,11 @@ class Members:
         elif said not in (Said.NOT_LEADER, Said.NOT_SENT, Said.OVERLOADED):
             raise _definite(answer, what, link)
         if answer.leader:
-            self._follow(answer.leader)
+            self.follow(answer.leader)
             if turn > 1:
                 await self._pause(due)
         else:
-            self._leave(link, silent=False)
+            self.leave(link, silent=False)
             await self._pause(due)
         return sentence, unknown
 
@@ -148,18 +148,18 @@ class Members:
 
     # -- whom to ask -----------------------------------------------------------------------------------
 
-    def _standing(self) -> Link | None:
+    def standing(self) -> Link | None:
         """The leader's line, or that of whoever was asked last; None: dial."""
         link = self.links.get(self.leader or self.addresses[self._at])
         return link if link is not None and link.standing else None
 
-    def _follow(self, leader: str) -> None:
+    def follow(self, leader: str) -> None:
         self.leader = leader
         if leader not in self.addresses:
             self.addresses.append(leader)
             del self.addresses[ADDRESSES_MAX:]
 
-    def _leave(self, link: Link, *, silent: bool) -> None:
+    def leave(self, link: Link, *, silent: bool) -> None:
         """Ask another first from now on; a line that said nothing for long is cut, for all who wait on it."""
         if self.leader == link.address:
             self.leader = ""

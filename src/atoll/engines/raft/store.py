@@ -22,7 +22,6 @@ from atoll.engines.raft.history import RaftHistory
 from atoll.engines.raft.leasing import RaftLeasing
 from atoll.engines.raft.moving import RaftMoving
 from atoll.engines.raft.options import PORT, RaftOptions
-from atoll.engines.raft.writing import Asked
 from atoll.errors import ConfigurationError, LimitReached, NotSent
 from atoll.ports import refusal
 from atoll.ports.address import Address
@@ -229,12 +228,12 @@ class RaftStore:
                 f"found a transaction of about {asked.weight} bytes; expected at most {at.bytes_max} (the "
                 "members' message_bytes_max). Split it, or keep the values elsewhere and their names here."
             )
-        result = await (at.together.ask(asked) if then else at.judge(asked))
+        result = await (at.lift.ask(asked) if then else at.judge(asked))
         return writing.answer(asked, result, self._url)
 
     async def write(self, command: Command, kind: type[T]) -> T:
         """One command, beside whatever else waits in this loop; its receipt, or the error it stands for."""
-        result = await (await self.attached()).together.ask(Asked(command))
+        result = await (await self.attached()).lift.ask(writing.plain(command))
         if isinstance(result, kind):
             return result
         refuse(result, self._url)

@@ -73,6 +73,11 @@ class Visitor:
         )
 
     def _send(self, frame: bytes) -> None:
+        """Now, where nobody else's answer is near; else all of this turn of the loop together."""
+        if self._waiting == 0 and not self._out:
+            if not self.gone:
+                self.connection.send(frame)
+            return
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(frame)

@@ -8,44 +8,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
+
+import msgspec
 
 from atoll.engines.raft import command
 from atoll.engines.raft.command import Command, Late, Result, Transact
-from atoll.errors import OutcomeUnknown
+from atoll.errors import ConfigurationError, OutcomeUnknown
 from atoll.ports.register import Applied, Unmet
-from atoll.ports.store import Compare, Guard, Operation, Put
+from atoll.ports.store import Compare, Guard, Operation
 
-_WORDS = 24
-"""Bytes of msgpack around an operation or a comparison, at most."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One command that waits to leave. `weight`: its bytes, roughly; `size`: its compares and operations."""
+    """One command that waits to leave. `raw`: as it will stand in the log; `size`: its compares and
+    operations."""
 
     command: Command
-    weight: int = 256
+    raw: msgspec.Raw
     size: int = 1
     request_id: str | None = None
+
+    @property
+    def weight(self) -> int:
+        """Its bytes."""
+        return len(self.raw)
+
+
+def plain(asked: Command) -> Asked:
+    """A command that is no transaction."""
+    return Asked(asked, _packed(asked))
 
 
 def transaction(
     then: Sequence[Operation], compare: Sequence[Compare], guard: Guard | None, request_id: str | None
 ) -> Asked:
     """A call of Store.transact."""
-    weight = 64 + (_WORDS + 2 * len(guard.owner_key) if guard is not None else 0)
-    for one in then:
-        weight += _WORDS + 2 * len(one.key) + (len(one.value) if isinstance(one, Put) else 0)
-    for other in compare:
-        expected = other.expected
-        weight += _WORDS + 2 * len(other.key) + (len(expected) if isinstance(expected, bytes) else 0)
     asked = command.transact(then, compare, guard, request_id)
-    return Asked(asked, weight, len(then) + len(compare) + 1, request_id)
+    return Asked(asked, _packed(asked), len(then) + len(compare) + 1, request_id)
+
+
+def _packed(asked: Command) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(_encode(asked))
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"found the text {error.object[:40]!r}, which UTF-8 cannot write; expected plain text for a "
+            "lease, a request_id or a note."
+        ) from None
 
 
 def packed(batch: Sequence[Asked]) -> bytes:
     """One entry of the log for all of them."""
-    return command.pack([one.command for one in batch])
+    return command.pack(cast("list[Command]", [one.raw for one in batch]))
 
 
 def unpacked(data: bytes, count: int) -> Sequence[Result] | None:
