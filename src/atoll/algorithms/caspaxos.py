@@ -161,6 +161,7 @@ class Proposal(Generic[V]):
         self._dice, self._first_s, self._ceiling_s = dice, first_s, ceiling_s
         self._patience_s = patience_s
         self._tries = 0
+        self._began = now
         self._yes: dict[str, Promised[V] | Accepted[V]] = {}
         self._no: set[str] = set()
 
@@ -187,6 +188,7 @@ class Proposal(Generic[V]):
             case Received(sender, Overtaken(ballot, promised)):
                 self.counter.saw(promised)
                 self._refused(sender, ballot)
+                self._hurry(ballot, now)
                 return self._missed(sender, ballot, now)
             case Failed(sender, message, certain):
                 if certain and isinstance(message, Accept):
@@ -202,7 +204,7 @@ class Proposal(Generic[V]):
         self._tries += 1
         self.ballot, self.phase = self.counter.next(), Phase.PREPARING
         self._yes, self._no = {}, set()
-        self.deadline = now + self._patience_s
+        self._began, self.deadline = now, now + self._patience_s
         return [Send(name, Prepare(self.ballot)) for name in self.quorums.prepare]
 
     def _accept(self, now: float) -> list[Effect[V]]:
@@ -211,7 +213,7 @@ class Proposal(Generic[V]):
         promises = [one for one in self._yes.values() if isinstance(one, Promised)]
         self.phase, self.deadline = Phase.OVER, None
         value = self.change(newest(promises).value)
-        self.phase, self.deadline = Phase.ACCEPTING, now + self._patience_s
+        self.phase, self._began, self.deadline = Phase.ACCEPTING, now, now + self._patience_s
         self._yes, self._no = {}, set()
         self.attempts.append(Attempt(self.ballot, value, set(self.quorums.accept)))
         return [Send(name, Accept(self.ballot, value)) for name in self.quorums.accept]
@@ -233,12 +235,20 @@ class Proposal(Generic[V]):
         self._no.add(sender)
         return self._rest(now) if len(asked) - len(self._no) < needs else []
 
+    def _hurry(self, ballot: Ballot, now: float) -> None:
+        """A rival is about: who has not answered is waited for only twice as long as this answer took."""
+        if ballot == self.ballot and self.deadline is not None and self.phase is not Phase.RESTING:
+            self.deadline = min(self.deadline, now + max(2 * (now - self._began), self._first_s))
+
     def _rest(self, now: float) -> list[Effect[V]]:
-        """This ballot is lost; the next after a while, so that rivals do not overtake each other for ever."""
+        """This ballot is lost; the next after a while, so that rivals do not overtake each other for ever.
+
+        The while is measured by what an answer takes here: a pause far below it separates nobody.
+        """
         self.phase = Phase.RESTING
-        self.deadline = now + full_jitter(
-            self._tries, self._dice.random(), first_s=self._first_s, ceiling_s=self._ceiling_s
-        )
+        first = max(self._first_s, min(now - self._began, self._ceiling_s))
+        most = max(self._ceiling_s, 4 * first)
+        self.deadline = now + full_jitter(self._tries, self._dice.random(), first_s=first, ceiling_s=most)
         return []
 
     def _refused(self, sender: str, ballot: Ballot) -> None:

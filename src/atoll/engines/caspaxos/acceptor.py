@@ -45,7 +45,7 @@ class Acceptor:
         self.cells = f"{prefix}k/"
         self.claims: StoreClaims | None = None
         self.fellows: Fellows | None = None
-        self.in_flight = 0
+        self.in_flight = self.failures = 0
         self._options = options
         self._card_key = f"{prefix}acceptor"
         self._card: tuple[Card, int] | None = None

@@ -21,6 +21,8 @@ from atoll.engines.caspaxos.records import NEVER, TAG_BITS, State
 from atoll.engines.parts import call
 from atoll.errors import AtollError, ConfigurationError, NotApplied, NotSent, OutcomeUnknown
 
+FAILING = 3
+"""After so many failures in a row an acceptor is asked one thing at a time, to see whether it is back."""
 Change = Callable[[State, int], State]
 """From the present state and the revision of this answer to the next state, whose `seen` is that revision."""
 
@@ -136,7 +138,7 @@ class Driver:
     def _send(self, acceptor: Acceptor, key: str, message: Any, run: _Run) -> None:
         if self.closed:
             raise Reformed(f"{self.url} was closed while {run.what} was under way. Ask again.")
-        if acceptor.in_flight >= self.options.in_flight_max:
+        if acceptor.in_flight >= (1 if acceptor.failures >= FAILING else self.options.in_flight_max):
             run.inbox.put_nowait((Failed(acceptor.name, message, certain=True), 0))
             return
         acceptor.in_flight += 1
@@ -156,9 +158,11 @@ class Driver:
                         reply = await acceptor.accept(key, message, message.value.seen >> TAG_BITS)
             event = Received(acceptor.name, reply)
             run.errors.pop(acceptor.url, None)
+            acceptor.failures = 0
         except TimeoutError:
-            pass
+            acceptor.failures += 1
         except AtollError as error:
+            acceptor.failures += 1
             certain = isinstance(error, NotApplied | ConfigurationError)
             run.errors[acceptor.url] = error
             event = Failed(acceptor.name, message, certain=certain)
