@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from atoll import clock
 from atoll.algorithms.raft.events import StoreChunk, Write
 from atoll.algorithms.raft.messages import Entry, Membership
+from atoll.engines.raft import checkpoints
 from atoll.engines.raft.folder import DataFolder, FolderOptions, Identity
 from atoll.engines.raft.wal import LogOptions
 from atoll.errors import AtollError, DiskFull, FormatRefused, NotSent, OutcomeUnknown
@@ -211,6 +213,50 @@ def test_a_state_whose_disk_is_full_is_dead_and_none_of_the_batch_is_in_it(tmp_p
     assert folder.applied == 10
     folder.apply(entries[10:])
     assert folder.state.revision() == 30
+    folder.close()
+
+
+def _filled(folder: DataFolder, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        folder.apply([put(number, f"k{number}", b"v" * 300)])
+
+
+def test_pages_that_cannot_be_forced_into_the_file_end_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed force is not tried again: the kernel may have thrown the pages away, and would say yes."""
+    monkeypatch.setattr(checkpoints, "PAGES", 50)
+    disk = Disk()
+    folder = _member(tmp_path, disk)
+    disk.fail_sync = True
+    until = clock.loop_now() + 30
+    with pytest.raises(NotSent, match="could not be copied into the file"):
+        while clock.loop_now() < until:
+            _filled(folder, folder.applied + 1, 1)
+    applied = folder.applied
+    folder.log.append([Write(1, 1, "", tuple(put(n, f"k{n}", b"") for n in range(1, applied + 1)))])
+    folder.log.sync()
+    folder.close()
+    disk.fail_sync = False
+    folder = _member(tmp_path, disk)
+    assert folder.applied == applied
+    _filled(folder, applied + 1, 10)
+    assert folder.state.revision() == applied + 10
+    folder.close()
+
+
+def test_pages_are_copied_while_entries_are_applied_and_the_log_of_pages_stays_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PAGES", 50)
+    monkeypatch.setattr(checkpoints, "PAGES_MAX", 200)
+    disk = Disk()
+    folder = _member(tmp_path, disk)
+    before = disk.syncs
+    _filled(folder, 1, 1500)
+    assert disk.syncs > before
+    (pages,) = (tmp_path / "state").glob("*.db-wal")
+    assert pages.stat().st_size < 600 * 4200, "1,500 commits would take more than 4,500 pages"
     folder.close()
 
 

@@ -268,6 +268,7 @@ def test_a_state_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
     folder.close()
     (path,) = (tmp_path / "state").glob("*.db")
     path.write_bytes(b"not a database at all" * 500)
+    Path(f"{path}-wal").unlink()
     folder = member(tmp_path)
     assert folder.applied == 0
     folder.apply(folder.log.entries(1, 31, 1 << 20))

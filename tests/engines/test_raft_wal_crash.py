@@ -15,6 +15,7 @@ import pytest
 
 from atoll.algorithms.raft.events import StoreChunk, Write
 from atoll.algorithms.raft.messages import Entry, Membership, Snapshot
+from atoll.engines.raft import checkpoints
 from atoll.engines.raft.folder import DataFolder, FolderOptions, Identity
 from atoll.engines.raft.state import State
 from atoll.engines.raft.wal import LogOptions
@@ -53,6 +54,12 @@ class Script:
         entries = self.folder.log.entries(low, high + 1, 1 << 20)
         self.committed |= {one.index: one for one in entries}
         self.folder.apply(entries)
+
+    def copy_pages(self) -> None:
+        """What `checkpoints.py` does on its thread, at a moment of our choice."""
+        connection = self.folder.state._connect()
+        checkpoints.copy(connection)
+        connection.close()
 
     def snapshot(self) -> None:
         snapshot = self.folder.make_snapshot()
@@ -106,6 +113,7 @@ def _live(
     for low in range(1, 13, 3):
         script.write(1, "a", *(_entry(n, 1) for n in range(low, low + 3)))
     script.commit(1, 6)
+    script.copy_pages()
     script.write(2, "b")
     script.write(2, "b", *(_entry(n, 2) for n in range(9, 20)))  # a new leader corrects 9 to 12
     script.commit(7, 15)
@@ -113,6 +121,8 @@ def _live(
     for low in range(20, 40, 4):
         script.write(2, "b", *(_entry(n, 2) for n in range(low, low + 4)))
         script.commit(low - 4, low - 1)
+    script.copy_pages()
+    script.commit(36, 37)
     script.snapshot()
     member.close()
     member = DataFolder(folder, options)
@@ -124,6 +134,7 @@ def _live(
     script.install(far.body, far.snapshot)
     script.write(3, "c", *(_entry(n, 3) for n in range(60, 66)))
     script.commit(60, 64)
+    script.copy_pages()
     member.close()
     return script.committed
 

@@ -31,6 +31,7 @@ from atoll.algorithms.raft.messages import Index, Kind, Membership, Term
 from atoll.engines.parts.notices import Notice
 from atoll.engines.parts.pages import Page
 from atoll.engines.raft import command, state_schema
+from atoll.engines.raft.checkpoints import Checkpoints
 from atoll.engines.raft.state_writing import Book, Judge
 from atoll.engines.sqlite import history, ledger
 from atoll.engines.sqlite.translation import DISK, translate
@@ -70,6 +71,9 @@ class State:
             with self._connection:
                 state_schema.ensure(self._connection)
             self._book = Book(self._connection)
+        self._pages = 0
+        self._checkpoints = Checkpoints(self._connect, self._checkpoint_failed)
+        self._connection.set_wal_hook(self._note_pages)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -115,6 +119,7 @@ class State:
             self._book.reload()
             raise
         self._book.settle()
+        self._checkpoints.committed(self._pages)
         return results
 
     def _one(self, entry: LogEntry, guarded: bool) -> Result:
@@ -229,6 +234,7 @@ class State:
     def close(self) -> None:
         """Close every connection."""
         self.failed = self.failed or f"{self.path} was closed. Nothing was sent: open it again."
+        self._checkpoints.stop()
         with self._lock:
             free, self._free = self._free, []
         for connection in (*free, self._connection):
@@ -249,6 +255,7 @@ class State:
 
     def replace(self, path: Path) -> None:
         """Go on with another file: what a snapshot held. On the thread of `apply`; who watches looks anew."""
+        self._checkpoints.stop()
         with self._lock:
             free, self._free = self._free, []
             old, self.path = self._connection, path
@@ -268,6 +275,17 @@ class State:
                 connection.close()
                 raise
             return connection
+
+    def _note_pages(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint_failed(self, error: Exception) -> None:
+        self.failed = (
+            f"the state in {self.path} was closed after an error of the disk: what was written could not be "
+            f"copied into the file ({error}). The log has it: look at the disk, then start this member again."
+        )
+        log.error("%s", self.failed)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

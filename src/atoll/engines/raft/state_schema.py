@@ -27,7 +27,6 @@ DDL = (
     )""",
     "CREATE INDEX atoll_session_used ON atoll_session (used)",
 )
-CHECKPOINT_PAGES = 4000
 _DIGESTED = (
     "SELECT applied, term, at, membership FROM atoll_raft",
     "SELECT name, value FROM atoll_store ORDER BY name",
@@ -52,8 +51,9 @@ def set_up(connection: apsw.Connection, path: str) -> None:
             f"found that {path} cannot be put into journal mode wal; expected a folder on a local disk. "
             "Name another data folder."
         )
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # see checkpoints.py
     connection.execute(
-        f"PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}; PRAGMA cache_size=-65536; "
+        "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-65536; "
         "PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0"
     )
 
