@@ -6,6 +6,7 @@ promises is checked after every step: one leader a term, one log, nothing commit
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -183,6 +184,15 @@ class Cluster:
         for entry in self.committed:
             if entry.index >= view.first:
                 assert view.term(entry.index) == entry.term, f"leader {node.name} lacks entry {entry.index}"
+
+    def check_logs(self) -> None:
+        """Log matching: from the newest entry that two logs share downwards they are equal."""
+        logs = [node.raft._state.log for node in self.nodes.values() if node.up]
+        for one, other in itertools.combinations(logs, 2):
+            low, high = max(one.first, other.first) - 1, min(one.last, other.last)
+            alike = [one.term(index) == other.term(index) for index in range(low, high + 1)]
+            shared = len(alike) - alike[::-1].index(True) if True in alike else 0
+            assert all(alike[:shared]), f"two logs differ below {low + shared - 1}, where they are alike"
 
     # -- what a test asks for -------------------------------------------------------------------------
 

@@ -65,9 +65,11 @@ class Schedule:
             (self.restart, 1.0),
         ]
         chosen = self.dice.choices([act for act, _ in acts], [weight for _, weight in acts], k=steps)
-        for act in chosen:
+        for count, act in enumerate(chosen):
             act()
             self.answered()
+            if count % 50 == 0:
+                self.cluster.check_logs()
 
     def living(self) -> list[str]:
         return [name for name, node in self.cluster.nodes.items() if node.up]
@@ -201,6 +203,7 @@ class Schedule:
         for name, node in cluster.nodes.items():
             if not node.up:
                 cluster.restart(name)
+        cluster.check_logs()
         cluster.elapse(12)
         leader = cluster.leader()
         assert leader, "no leader after twelve quiet seconds"

@@ -407,6 +407,11 @@ def test_a_state_that_is_ahead_of_the_log_is_refused_at_the_start() -> None:
         One(1, applied=2)
 
 
+def test_a_term_that_is_behind_the_log_is_refused_at_the_start() -> None:
+    with pytest.raises(AssertionError, match="the log has term 3, but term 2 is remembered"):
+        One(1, 3, term=2)
+
+
 def test_a_snapshot_of_what_was_not_applied_is_refused() -> None:
     one = One(1, 1)
     with pytest.raises(AssertionError, match="only 0 is applied"):

@@ -89,6 +89,9 @@ class Raft:
         index, base = (snapshot.index, snapshot.membership) if snapshot else (0, bootstrap)
         s.members = Members(index, base, log.memberships())
         assert_never(applied > log.last, f"the state has applied {applied}, but the log ends at {log.last}")
+        assert_never(
+            s.log.last_term > term, f"the log has term {s.log.last_term}, but term {term} is remembered"
+        )
         s.applied = s.commit = s.reported = max(applied, index)
         if settings.lease_reads:
             s.heard_at = now  # what was promised to a leader before the restart is forgotten: keep it anyway
