@@ -152,6 +152,11 @@ def replace_term(entry: Entry, term: int) -> Entry:
     return Entry(term, entry.index, entry.kind, entry.data)
 
 
+def stands_unasked(c: Cluster) -> None:
+    host = follower(c)
+    c.witness.asked(host, Write(97, machine(host).term + 1, host.name))
+
+
 def leads_beside_another(c: Cluster) -> None:
     c.witness.became(follower(c), Became(Role.LEADER, machine(leader(c)).term, follower(c).name))
 
@@ -252,6 +257,7 @@ BROKEN: list[tuple[str, Callable[[Cluster], None]]] = [
     ("one vote a term", votes_twice),
     ("nothing is said before it is forced", votes_before_it_is_forced),
     ("nothing is said before it is forced", acknowledges_before_it_is_forced),
+    ("nobody stands unasked", stands_unasked),
     ("a match agrees", agrees_where_it_differs),
     ("one leader a term", leads_beside_another),
     ("elected by a majority", leads_without_votes),

@@ -240,7 +240,10 @@ class MemberDisk:
         self.doing = "tail rewritten"
         draft = self.disk.open(DRAFT)
         draft.truncate(0)
+        whole = good[-1][2] + 1 if good else 0  # of a torn batch the rest will never come
         for batch, payload, place, of in good:
+            if batch == good[-1][0]:
+                of = whole
             if place == 0:
                 draft.truncate(-(-draft.size // SECTOR) * SECTOR)
             draft.append(_packed(payload, batch, place, of))

@@ -18,8 +18,8 @@ from atoll.algorithms.raft.events import Command
 from atoll.algorithms.raft.messages import Entry
 from atoll.verify.raft.register import LATE, TTL_S, ends, puts
 
-SURE = 0.75
-"""The part of a lease that a client counts on: clocks may drift apart by a quarter and no more."""
+SURE = 0.9
+"""The part of a lease that a client counts on: no clock runs faster than 1.1 times the true one."""
 
 
 class Violation(AssertionError):

@@ -185,6 +185,9 @@ class Nemesis:
         if host.runtime is not None:
             self.cluster.counts.notes["transfers asked"] += 1
             host.runtime.enter(host.runtime.transfer)
+            if self.dice.random() < 0.4:  # the old leader does not hear that it is succeeded
+                soon = self.cluster.now + self.dice.uniform(0.001, 0.01)
+                self.cluster.at(soon, self._now, self._isolate, host)
 
     def _cut(self, fault: str, pairs: list[tuple[str, str]]) -> None:
         network, cluster = self.cluster.network, self.cluster

@@ -12,7 +12,7 @@ from atoll.algorithms.raft.messages import Entry, Index, Kind
 from atoll.algorithms.raft.sessions import Sessions, Verdict
 
 KEYS = 24
-TTL_S = 1.5
+TTL_S = 0.6
 LATE = -1
 """The answer to a command whose client has long gone on."""
 

@@ -27,12 +27,17 @@ from atoll.algorithms.raft.messages import (
     Message,
     Snapshot,
     Term,
+    TimeoutNow,
     VoteReply,
 )
 from atoll.verify.raft.history import History
 
 if TYPE_CHECKING:
     from atoll.verify.raft.host import Host
+
+
+LEADER = ""
+"""Who told a member to stand: no member has this name."""
 
 
 class Shadow:
@@ -67,6 +72,7 @@ class Witness(History):
         self.changes = 0
         self.leaders: dict[Term, Member] = {}
         self.votes: dict[tuple[Member, Term], Member] = {}
+        self._wanted: dict[tuple[Member, Term], set[Member]] = {}  # who would vote for whom, or told it to
         self._shadows: dict[Member, Shadow] = {}
         self._known: dict[tuple[int, Term], tuple[Entry, Term]] = {}
         self._terms: dict[Member, Term] = {}  # as asked for in this life
@@ -111,6 +117,8 @@ class Witness(History):
         name, entries = host.name, write.entries
         if write.term < self._terms.get(name, 0):
             self._broken("terms do not fall", f"{name} writes {write.term} after {self._terms[name]}")
+        if write.vote == name and write.term > self._terms.get(name, 0):
+            self._stands(host, write.term)
         self._terms[name] = write.term
         if not entries:
             return
@@ -133,6 +141,17 @@ class Witness(History):
                 self._broken("log matching", f"{name} has {entry} after term {before}, another {seen}")
             before = entry.term
         shadow.entries += entries
+
+    def _stands(self, host: Host, term: Term) -> None:
+        """It was asked to by its leader, or a majority would vote for it: nobody else's term is disturbed."""
+        wanted = self._wanted.get((host.name, term), set())
+        if LEADER in wanted or host.runtime is None:
+            return
+        membership = host.runtime.machine.membership
+        for side in (membership.voters, membership.outgoing):
+            having = [name for name in side if name in wanted or name == host.name]
+            if side and 2 * len(having) <= len(side):
+                self._broken("nobody stands unasked", f"{host.name} in {term}, wanted by {having} of {side}")
 
     def _term_before(self, host: Host, shadow: Shadow, first: int) -> Term | None:
         if first == 1:
@@ -231,9 +250,13 @@ class Witness(History):
         if type(message) is AppendReply:
             if message.ok:
                 self._promised(host, to, message)
-        elif type(message) is VoteReply and message.granted and not message.pre:
-            if self.votes.get((host.name, message.asked)) != to:
+        elif type(message) is VoteReply and message.granted:
+            if message.pre:
+                self._wanted.setdefault((to, message.asked), set()).add(host.name)
+            elif self.votes.get((host.name, message.asked)) != to:
                 self._broken("nothing is said before it is forced", f"{host.name} votes for {to}: {message}")
+        elif type(message) is TimeoutNow:
+            self._wanted.setdefault((to, message.term + 1), set()).add(LEADER)
 
     def _promised(self, host: Host, to: Member, reply: AppendReply) -> None:
         if reply.match > host.files.log.last:
