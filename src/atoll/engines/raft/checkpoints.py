@@ -9,6 +9,7 @@ applies, and is tried again after a failed force, when the kernel may say yes to
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ import apsw
 
 PAGES = 4000
 """A checkpoint begins when the log of pages holds so many."""
+ROUNDS = 4
 PAGES_MAX = 16_000
 """Beyond this, whoever applies waits for one: the log of pages must not grow for ever."""
 
@@ -80,8 +82,12 @@ class Checkpoints:
 
 
 def copy(connection: apsw.Connection) -> None:
-    """Copy what can be copied while others read and write; forced before and after."""
-    try:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    except apsw.BusyError:
-        pass  # another checkpoint runs
+    """Copy what can be copied while others read and write; forced before and after.
+
+    The log of pages begins anew only when all of it is copied, so what was written meanwhile is copied too.
+    """
+    with contextlib.suppress(apsw.BusyError):  # another checkpoint runs
+        for _ in range(ROUNDS):
+            pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if copied >= pages:
+                return
