@@ -26,6 +26,7 @@ from atoll.engines.caspaxos.register import Decision
 from atoll.engines.memory import MemoryStore
 from atoll.errors import (
     ConfigurationError,
+    EpochUncertain,
     FormatRefused,
     NotApplied,
     NotReady,
@@ -38,6 +39,7 @@ from atoll.ports.store import Durable, Observing, StoreClaims, put
 from atoll.verify.history import History
 from atoll.verify.judgement import Answer
 from atoll.verify.revisions import judge
+from atoll.verify.servers.redis import client_of
 from servers import server
 
 
@@ -366,6 +368,60 @@ async def test_a_wiped_acceptor_is_left_out_and_the_others_go_on(tmp_path: Path)
     async with register(urls) as one:
         assert await value_of(one, "k") == b"acknowledged"
         applied(await one.put_if("other", b"1", ABSENT))
+
+
+async def test_a_redis_server_that_is_emptied_under_way_is_left_out_and_admitted_again() -> None:
+    async with three_redis() as (urls, members), register(urls) as one:
+        applied(await one.put_if("k", b"1", ABSENT))
+        client = client_of(int(urls[0].rpartition(":")[2]))
+        await client.flushall()
+        await client.aclose()
+        last = applied(await one.put_if("l", b"1", ABSENT)).revision
+        assert await value_of(one, "k") == b"1"
+        with pytest.raises(EpochUncertain, match="emptied"):
+            await one.admit(one.places[0])
+        async with atoll.urls.store(urls[0]) as store:
+            assert store.moving is not None
+            await store.moving.bump()
+        await one.admit(one.places[0])
+        members[1].kill()
+        assert await value_of(one, "k") == b"1"
+        assert applied(await one.put_if("m", b"1", ABSENT)).revision > last
+
+
+async def test_an_acceptor_that_was_restored_and_bumped_is_left_out_until_it_is_admitted(
+    tmp_path: Path,
+) -> None:
+    """Copied back, it has its card and old promises; the epoch on the card tells."""
+    urls = files(tmp_path)
+    async with register(urls) as one:
+        await one.get("k")
+    shutil.copytree(tmp_path / "disk1", tmp_path / "backup")
+    async with register([*urls[:2], Gone()]) as one:
+        applied(await one.put_if("k", b"acknowledged", ABSENT))
+    shutil.rmtree(tmp_path / "disk1")
+    shutil.copytree(tmp_path / "backup", tmp_path / "disk1")
+    async with atoll.urls.store(urls[1]) as store:
+        assert store.moving is not None
+        await store.moving.bump()
+    with pytest.raises(NotSent, match="found 1 of the 3"):
+        await register([Gone(), *urls[1:]]).open()
+    async with register(urls) as one:
+        await one.admit(one.places[1])
+    async with register([Gone(), *urls[1:]]) as one:
+        assert await value_of(one, "k") == b"acknowledged"
+
+
+async def test_a_damaged_acceptor_is_as_good_as_gone(tmp_path: Path) -> None:
+    urls = files(tmp_path)
+    async with register(urls) as one:
+        applied(await one.put_if("k", b"1", ABSENT))
+    for file in (tmp_path / "disk1").iterdir():
+        file.unlink()
+    (tmp_path / "disk1" / "state.db").write_bytes(b"this was a database" * 500)
+    async with register(urls) as one:
+        assert await value_of(one, "k") == b"1"
+        applied(await one.put_if("l", b"1", ABSENT))
 
 
 async def test_a_wiped_acceptor_and_one_away_are_no_majority(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ class Member:
     # -- replica -----------------------------------------------------------------------------------------
 
     def _learn(self, decided: dict[Slot, bytes | None]) -> list[Effect]:
-        """Apply in order; what comes before its turn waits, no further than two windows or what it offered."""
+        """Apply in order; what comes early waits, no further than two windows or what it offered."""
         far = max(self.applied + 2 * self.settings.window, self._next - 1)
         for slot, value in decided.items():
             self._open.pop(slot, None)

@@ -7,9 +7,11 @@ result only if nobody changed it since it was read, so that any number of us may
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -21,9 +23,12 @@ from atoll.errors import ConfigurationError, NotReady, OutcomeUnknown
 from atoll.ports.register import ABSENT, Applied, Entry, Register
 from atoll.ports.store import Durable, StoreClaims
 
+LOOKS = 6
 KNOWN_MAX = 10_000
 """Cells remembered as they were last seen here, to save a read."""
 
+log = logging.getLogger("atoll.caspaxos")
+T = TypeVar("T")
 Reply = Promised[State] | Accepted[State] | Overtaken
 Rule = Callable[[Cell[State]], tuple[Cell[State], Reply]]
 
@@ -44,6 +49,8 @@ class Acceptor:
         self.name, self.place, self.url = name, place, place.url
         self.cells = f"{prefix}k/"
         self.claims: StoreClaims | None = None
+        self.epoch = 0
+        """Of the store it stands in; 0 where that has none."""
         self.fellows: Fellows | None = None
         self.in_flight = self.failures = 0
         self._options = options
@@ -51,28 +58,31 @@ class Acceptor:
         self._card: tuple[Card, int] | None = None
         self._known: OrderedDict[str, tuple[Cell[State], int]] = OrderedDict()
         self._wanted = 0
+        self._told = False
         self._raising = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Acceptor {self.url}>"
 
-    async def meet(self, *, tries: int = 1) -> Card | None:
-        """Open its place, refuse one that is too weak, read its card."""
+    async def meet(self) -> Card | None:
+        """Open its place, refuse one that is too weak, read its card; None for one that has forgotten."""
         if self.claims is None:
-            self.claims = strong_enough(await self.place.open(), self.url, self._options)
-        while True:
-            tries -= 1
-            try:
-                return await self.card()
-            except OutcomeUnknown:
-                if tries <= 0:
-                    raise
+            claims = strong_enough(await self.place.open(), self.url, self._options)
+            epoch = getattr(self.place, "epoch", None)
+            self.epoch = 0 if epoch is None else await asked_again(epoch)
+            self.claims = claims
+        return await self.card()
 
     # -- its card ----------------------------------------------------------------------------------------
 
+    @property
+    def last_clock(self) -> int:
+        """Of the card last seen, though it may be of an epoch that is over."""
+        return self._card[0].clock if self._card else 0
+
     async def card(self) -> Card | None:
         """Its card as it is now."""
-        return self._remember((await self.place.get(self._card_key)).entry)
+        return self._remember((await asked_again(lambda: self.place.get(self._card_key))).entry)
 
     async def put_card(self, card: Card) -> Card | None:
         """Write the card where it is still the one last read here; what stands there then.
@@ -92,16 +102,19 @@ class Acceptor:
     def _remember(self, entry: Entry | None) -> Card | None:
         card = card_of(entry, self.url)
         self._card = None if card is None or entry is None else (card, entry.revision)
-        return card
+        return card if card is None or card.epoch == self.epoch else None
 
     def itself(self, card: Card | None) -> Card:
         """The card, if it is of the set and the generation that was opened."""
         fellows = self.fellows
         assert fellows is not None
-        if card is None:
+        if card is None or card.epoch != self.epoch:
+            if not self._told:
+                log.warning("%s has no valid card: it is left out until it is admitted", self.url)
+            self._told = True
             raise NotReady(
-                f"found no card in {self.url}, so it is new here or has forgotten its promises. It is left "
-                "out until admit() takes it in."
+                f"found no valid card in {self.url}, so it is new here, or was emptied or restored and has "
+                "forgotten its promises. It is left out until admit() takes it in."
             )
         if card.set_of != fellows.set_of or fellows.ids.setdefault(card.id, self.name) != self.name:
             raise ConfigurationError(
@@ -181,6 +194,16 @@ class Acceptor:
 
 class Reformed(NotReady):
     """The set of acceptors is of another generation than this handle's."""
+
+
+async def asked_again(ask: Callable[[], Awaitable[T]]) -> T:
+    """What a read answers, asked again where answers are lost."""
+    for _ in range(LOOKS - 1):
+        try:
+            return await ask()
+        except OutcomeUnknown:
+            continue
+    return await ask()
 
 
 def strong_enough(claims: StoreClaims, url: str, options: CasPaxosOptions) -> StoreClaims:

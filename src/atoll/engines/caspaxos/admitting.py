@@ -88,6 +88,7 @@ async def _seat(driver: Driver, newcomer: Acceptor, others: list[Acceptor]) -> N
         cards[0].set_of,
         cards[0].generation,
         max(card.clock for card in cards),
+        newcomer.epoch,
     )
     if await newcomer.put_card(card) != card:
         raise Conflict(f"somebody else admitted {newcomer.url} just now. Nothing more is to be done.")

@@ -128,8 +128,10 @@ class Driver:
         except TimeoutError:
             return Elapsed()
         run.clock = max(run.clock, now)
+        wrong = [error for error in run.errors.values() if isinstance(error, ConfigurationError)]
+        spare = len(self.acceptors) - self.quorums.prepare_needs
         for error in run.errors.values():
-            if isinstance(error, Reformed) or (isinstance(error, ConfigurationError) and not run.in_doubt()):
+            if isinstance(error, Reformed) or (error in wrong[spare:] and not run.in_doubt()):
                 raise error
         return event
 
@@ -163,6 +165,7 @@ class Driver:
             acceptor.failures += 1
         except AtollError as error:
             acceptor.failures += 1
+            acceptor.claims = None  # whoever comes back may have been restored meanwhile
             certain = isinstance(error, NotApplied | ConfigurationError)
             run.errors[acceptor.url] = error
             event = Failed(acceptor.name, message, certain=certain)

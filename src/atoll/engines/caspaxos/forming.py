@@ -19,12 +19,10 @@ from atoll.algorithms.paxos import majority
 from atoll.engines.caspaxos.acceptor import Acceptor, Fellows
 from atoll.engines.caspaxos.options import CasPaxosOptions
 from atoll.engines.caspaxos.records import FORMAT, Card
-from atoll.errors import AtollError, ConfigurationError, NotSent
+from atoll.errors import AtollError, ConfigurationError, FormatRefused, NotSent
 
 log = logging.getLogger("atoll.caspaxos")
 Cards = dict[str, Card | None]
-LOOKS = 3
-"""At a card, where answers are lost."""
 
 
 async def gather(acceptors: Sequence[Acceptor], options: CasPaxosOptions, url: str) -> Cards:
@@ -70,10 +68,10 @@ async def _card(one: Acceptor, options: CasPaxosOptions) -> Card | AtollError | 
     try:
         with clock.deadline(options.acceptor_s):
             async with asyncio.timeout(options.acceptor_s + 1.0):
-                return await one.meet(tries=LOOKS)
-    except ConfigurationError:
-        raise
+                return await one.meet()
     except AtollError as error:
+        if isinstance(error, ConfigurationError) and not isinstance(error, FormatRefused):
+            raise
         return error
     except TimeoutError:
         return NotSent(f"{one.url} did not answer for {options.acceptor_s:g} s.")
@@ -83,7 +81,9 @@ async def _found(named: dict[str, Acceptor], cards: Cards) -> None:
     """The first evening: a card for each, then on each the names of all."""
     for name in cards:
         while cards[name] is None:
-            cards[name] = await named[name].put_card(Card(FORMAT, clock.unique_id()))
+            one = named[name]
+            new = Card(FORMAT, clock.unique_id(), clock=one.last_clock, epoch=one.epoch)
+            cards[name] = await one.put_card(new)
     ids = tuple(sorted(card.id for card in cards.values() if card))
     if len(set(ids)) < len(ids):
         raise _same_place(named)
@@ -98,7 +98,7 @@ async def _settle(named: dict[str, Acceptor], cards: Cards) -> None:
         if card is None:  # seen before another handle had written it, or really gone
             cards[name] = card = await named[name].card()
         if card is None:
-            log.warning("%s has no card: it is left out until it is admitted", named[name].url)
+            log.warning("%s has no valid card: it is left out until it is admitted", named[name].url)
         elif not card.set_of:
             await _write(named, cards, name, set_of=members)
     newest = max((card.generation for card in cards.values() if card), default=1)

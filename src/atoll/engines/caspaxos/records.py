@@ -53,6 +53,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True):
     """Who an acceptor is. `set_of`: the ids of all, sorted; empty until all have a card.
 
     `generation`: rises when an acceptor is taken in again; what was asked in an earlier one counts no more.
+    `epoch`: of its store when it was admitted; another one means that the store was restored or moved since.
     `clock`: not below the revision of any answer that this acceptor had a part in, its tag left out.
     """
 
@@ -61,6 +62,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True):
     set_of: tuple[str, ...] = ()
     generation: int = 1
     clock: int = 0
+    epoch: int = 0
 
 
 class _Cell(msgspec.Struct, frozen=True, array_like=True):

@@ -246,7 +246,7 @@ def claims_of(acceptors: Sequence[Acceptor], options: CasPaxosOptions, cards: Ca
         key_bytes_max=min(claims.key_bytes_max for claims in known) - prefix,
         value_bytes_max=min(claims.value_bytes_max for claims in known) - OVERHEAD_BYTES,
         operations_max=1,
-        epoch_source="none: acceptors that were copied back cannot be told from those before",
+        epoch_source="none of its own: a place whose epoch has changed is left out",
         observe=Observing.COALESCED,
         liveness_s=options.liveness_s,
         linearizable=all(claims.linearizable for claims in known) and not forgetful,

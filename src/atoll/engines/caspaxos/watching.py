@@ -14,7 +14,7 @@ from atoll import clock
 from atoll.algorithms.paxos import Cell
 from atoll.engines.caspaxos.acceptor import Acceptor
 from atoll.engines.caspaxos.records import NEVER, NUMBERS, State, cell_of
-from atoll.errors import AtollError, ConfigurationError, NotApplied, OutcomeUnknown, WatchLost
+from atoll.errors import AtollError, NotApplied, OutcomeUnknown, WatchLost
 from atoll.ports.register import Entry, Observation
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ class News:
         self.bell = asyncio.Event()
         self.dirty: set[str] = set()
         self.said: dict[str, str] = {}
-        self.error: AtollError | None = None
 
 
 class View:
@@ -51,8 +50,6 @@ class View:
                 await first_of(self._follow(), self._look_after())
             except TimeoutError:
                 self._news.said[self._acceptor.url] = f"no answer for {self._look_s:g} s"
-            except ConfigurationError as error:
-                self._news.error = error
             except AtollError as error:
                 self._news.said[self._acceptor.url] = str(error)
             self.cells = None
@@ -131,8 +128,6 @@ class Watch:
         self._news.bell.clear()
         if self._driver.closed:
             raise WatchLost(f"{self._url} was closed while {self._prefix!r} was watched. Watch it again.")
-        if self._news.error is not None:
-            raise self._news.error
 
     def _expect_life(self) -> None:
         if clock.loop_now() - self._heard > self._liveness_s:
