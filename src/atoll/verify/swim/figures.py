@@ -17,7 +17,7 @@ PAUSES_S = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 PARTS: dict[str, Settings] = {
     "SWIM alone": Settings.plain(),
     "buddy system": Settings(suspicion_max_multiplier=1, health_max=1),
-    "patient probes": Settings(suspicion_max_multiplier=1, buddy=False),
+    "patient probes, self-blame": Settings(suspicion_max_multiplier=1, buddy=False),
     "patient suspicions": Settings(health_max=1, buddy=False),
     "all of Lifeguard": Settings(),
 }
