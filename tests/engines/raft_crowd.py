@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,6 +58,10 @@ class PlainDesk:
 
     async def put(self, key: str, value: bytes) -> None:
         await self.raw(command.pack([command.Transact(((key, value, None),))]))
+
+    async def put_within(self, seconds: float, key: str) -> None:
+        with clock.deadline(seconds):
+            await self.put(key, b"v")
 
     async def raw(self, data: bytes) -> bytes:
         return await self.consensus.propose(command.stamp(data, clock.wall_now()))
@@ -233,6 +238,11 @@ class Crowd:
 
         await until(look)
 
+    def stall(self, name: str, on: bool = True) -> None:
+        """Let the disk under the log of `name` take no forced write, or take them again."""
+        sign = self.folder / f"{name}.stall"
+        sign.touch() if on else sign.unlink(missing_ok=True)
+
     def hang_up(self) -> None:
         for client in self.clients.values():
             client.close()
@@ -276,15 +286,29 @@ async def crowd(folder: Path, names: str = "abc", **words: Any) -> AsyncIterator
 
 
 async def serve(words: dict[str, Any]) -> None:
-    from atoll.engines.raft import foreground
+    from atoll.engines.raft import files, foreground
+    from atoll.engines.raft.folder import DataFolder, FolderOptions
     from atoll.engines.raft.member_options import Compaction, MemberOptions
+    from atoll.engines.raft.wal import LogOptions
 
     if "compaction" in words:
         words["compaction"] = Compaction(**words["compaction"])
     if words.get("tls"):
         words["tls"] = tuple(words["tls"])
+    stall = Path(words["data"] + ".stall")
+
+    def force(descriptor: int) -> None:
+        while stall.exists():
+            time.sleep(0.01)
+        files.force(descriptor)
+
     options = MemberOptions.of(words.pop("id"), words.pop("data"), **words)
-    why = await foreground.run(options, lambda about: print("ready", about, flush=True), desk=PlainDesk)
+    folder = DataFolder(options.data, FolderOptions(log=LogOptions(force=force)))
+
+    def ready(about: object) -> None:
+        print("ready", about, flush=True)
+
+    why = await foreground.run(options, ready, desk=PlainDesk, prepared=folder)
     if why:
         print(why, flush=True)
         sys.exit(1)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from raft_crowd import PlainDesk, until
+from raft_crowd import Failed, PlainDesk, crowd, until
 
 from atoll import clock
 from atoll.algorithms.raft.settings import Settings
@@ -135,15 +135,21 @@ async def test_a_disk_that_is_only_slow_deposes_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_follower_whose_disk_stalls_holds_nobody_up_and_catches_up(tmp_path: Path) -> None:
-    async with trio(tmp_path) as own:
-        leader = await own.leader()
-        victim = next(name for name in "abc" if name != leader)
-        own.disks[victim].stall()
+    async with crowd(tmp_path) as members:
+        leader = await members.leader()
+        first, second = (name for name in "abc" if name != leader)
+        members.stall(first)
         for n in range(20):
-            await own.put(leader, f"k{n}")
-        assert own.members[victim].consensus.applied_index < own.members[leader].consensus.applied_index
-        own.disks[victim].free.set()
-        assert {f"k{n}" for n in range(20)} <= await own.keys(victim)
+            await members.ask(leader, "put", f"k{n}", b"v")
+        members.stall(second)  # the control: now there is no majority of disks
+        with pytest.raises(Failed, match=r"NotLeader|OutcomeUnknown"):
+            await members.ask(leader, "put_within", 1.0, "alone")
+        members.stall(first, on=False)
+        members.stall(second, on=False)
+        await members.put("after")
+        for name in "abc":
+            keys = await until(lambda name=name: members.ask(name, "keys"))
+            assert {f"k{n}" for n in range(20)} | {"after"} <= set(keys)
 
 
 async def test_a_disk_that_fails_ends_its_member_with_a_sentence_and_the_others_go_on(

@@ -41,6 +41,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heartbeat-s", type=seconds, default=0.1, metavar="S", help="between two heartbeats (0.1)"
     )
+    parser.add_argument(
+        "--lease-reads",
+        action="store_true",
+        help="the leader answers reads without asking a majority; believes that clocks run at one rate",
+    )
     parser.add_argument("--leash", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -65,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         insecure=options.insecure,
         election_s=options.election_s,
         heartbeat_s=options.heartbeat_s,
+        lease_reads=options.lease_reads,
     )
 
     def ready(about: dict[str, Any]) -> None:

@@ -282,6 +282,7 @@ class Consensus:
             "first": runtime.ledger.first,
             "last": runtime.ledger.last,
             "forced": runtime.forced,
+            "sync_p50_ms": runtime.sync_p50_ms,
             "voters": list(membership.voters),
             "learners": list(membership.learners),
             "outgoing": list(membership.outgoing),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atoll.engines.raft.consensus import Consensus
+from atoll.engines.raft.folder import DataFolder
 from atoll.engines.raft.member import Member, Serves, running
 from atoll.engines.raft.member_options import MemberOptions
 
@@ -28,6 +29,7 @@ async def run(
     *,
     leash: bool = False,
     desk: Callable[[Consensus], Serves] | None = None,
+    prepared: DataFolder | None = None,
 ) -> str:
     """Run until SIGTERM, SIGINT or, on a leash, the end of standard input: "". Else why it had to end."""
     stop = asyncio.Event()
@@ -38,7 +40,7 @@ async def run(
         loop.add_reader(sys.stdin.fileno(), _tug, loop, stop)
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*_COLLECT)
-    async with running(options, desk=desk) as member:
+    async with running(options, desk=desk, prepared=prepared) as member:
         gc.freeze()
         ready(member.about())
         return await _until(member, stop)

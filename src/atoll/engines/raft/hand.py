@@ -1,7 +1,8 @@
 """Hand: a thread that does one kind of slow work in order, and tells the event loop of it.
 
-The loop is a chess player who must never leave the board; his two hands fetch the books. One writes the log,
-one keeps the state; each takes everything that was put before it, and calls when it is done.
+The loop is a chess player who must not leave the board; his two hands fetch the books. One writes the log,
+one keeps the state; each takes everything that was put before it, and calls when it is done. What lies within
+reach and takes no time he may do himself: to wake a hand costs more than the work.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from atoll import clock
+
 log = logging.getLogger("atoll.raft")
 T = TypeVar("T")
 R = TypeVar("R")
 Job = Callable[[], None]
+QUICK_S = 0.02
+"""A hand that took longer for one thing is slow, for as long as SLOW_S."""
+SLOW_S = 1.0
 
 
 class Hand(Generic[T]):
@@ -41,16 +47,44 @@ class Hand(Generic[T]):
         self._queue: queue.SimpleQueue[T | _Aside | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._dead = False
+        self._put = self._served = 0
+        self._slow_until = 0.0
         self._thread = threading.Thread(target=self._run, name=f"raft {name}", daemon=True)
         self._thread.start()
 
-    def put(self, item: T) -> None:
-        """More work. `serve` answers what the loop shall call when it is done."""
+    def put(self, item: T, *, here: bool = False) -> None:
+        """More work. `serve` answers what the loop shall call when it is done.
+
+        `here`: in the loop's own thread, where this hand has nothing else to do and was quick lately.
+        """
+        if here and self._put == self._served and not self._dead and clock.loop_now() > self._slow_until:
+            self._serve_here(item)
+            return
+        self._put += 1
         self._queue.put(item)
+
+    def _serve_here(self, item: T) -> None:
+        try:
+            after = self._timed([item])
+        except Exception as error:
+            self._put += 1
+            self._queue.put(_Aside(self._loop, _raising(error), None))
+            return
+        if after is not None:
+            self._loop.call_soon(after)
+
+    def _timed(self, items: Sequence[T]) -> Job | None:
+        begun = clock.loop_now()
+        after = self._serve(items)
+        ended = clock.loop_now()
+        if ended - begun > QUICK_S:
+            self._slow_until = ended + SLOW_S
+        return after
 
     def aside(self, work: Callable[[], R]) -> asyncio.Future[R]:
         """Do `work` in this thread, after what was put before; its result."""
         future: asyncio.Future[R] = self._loop.create_future()
+        self._put += 1
         self._queue.put(_Aside(self._loop, work, future))
         return future
 
@@ -85,11 +119,14 @@ class Hand(Generic[T]):
             except queue.Empty:
                 break
         if items:
-            after = self._serve(items)
+            after = self._timed(items)
+            self._served += len(items)
             if after is not None:
                 self._tell(after)
         if isinstance(found, _Aside):
-            self._tell(found.done())
+            told = found.done()
+            self._served += 1
+            self._tell(told)
         return found is not None
 
     def _tell(self, job: Job) -> None:
@@ -111,7 +148,7 @@ class _Aside:
     """One piece of other work, with whoever waits for it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, work: Callable[[], R], future: asyncio.Future[R]
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], R], future: asyncio.Future[R] | None
     ) -> None:
         self._work = work
         self._future = future
@@ -121,9 +158,21 @@ class _Aside:
         try:
             result = self._work()
         except Exception as error:
+            if future is None:
+                raise
             return self.refused(error)
+        assert future is not None
         return lambda: None if future.done() else future.set_result(result)
 
     def refused(self, error: BaseException) -> Job:
         future = self._future
-        return lambda: None if future.done() else future.set_exception(error)
+        return lambda: None if future is None or future.done() else future.set_exception(error)
+
+
+def _raising(error: Exception) -> Callable[[], None]:
+    """Work that fails as what was done elsewhere has failed: the hand dies of it, in its own thread."""
+
+    def work() -> None:
+        raise error
+
+    return work

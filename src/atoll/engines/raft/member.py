@@ -103,10 +103,10 @@ async def running(
             bootstrap=identity.bootstrap,
             settings=settings,
             dice=clock.chance(),
-            now=clock.loop_now(),
+            now=clock.lease_now(),
             applied=folder.applied,
         )
-        runtime = Runtime(machine, folder, peers)
+        runtime = Runtime(machine, folder, peers, settings)
         peers.final = runtime.end
         stack.callback(runtime.close)
         consensus = Consensus(runtime, folder.state, settings, options.compaction)

@@ -18,6 +18,7 @@ from atoll.engines.raft.tls import Tls
 from atoll.errors import ConfigurationError
 
 VOTERS_MAX = 7
+APPLY_AHEAD_MAX = 20_000
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PLACE = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s=,]+):(\d{1,5})")
 
@@ -29,6 +30,11 @@ class Compaction:
     entries: int = 100_000
     bytes: int = 64 << 20
     keep: int = 10_000
+
+
+def settings_of(**chosen: Any) -> Settings:
+    """The machine's settings; a long log is handed out as fast as it is applied, not all at once."""
+    return Settings(**{"apply_ahead_max": APPLY_AHEAD_MAX, **chosen})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,7 @@ class MemberOptions:
     place: str = ""
     tls: Tls | None = None
     insecure: bool = False
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = field(default_factory=lambda: settings_of())
     compaction: Compaction = field(default_factory=Compaction)
 
     @classmethod
@@ -60,6 +66,7 @@ class MemberOptions:
         tls: tuple[str, str, str] | None = None,
         election_s: float = 0.5,
         heartbeat_s: float = 0.1,
+        lease_reads: bool = False,
         **others: Any,
     ) -> MemberOptions:
         """From plain words: `members` as "a=host:port,b=host:port", `tls` as three files."""
@@ -68,7 +75,7 @@ class MemberOptions:
             data=Path(data),
             members=read_members(members) if isinstance(members, str) else dict(members),
             tls=Tls(ca=tls[0], cert=tls[1], key=tls[2]) if tls is not None else None,
-            settings=Settings(election_s=election_s, heartbeat_s=heartbeat_s),
+            settings=settings_of(election_s=election_s, heartbeat_s=heartbeat_s, lease_reads=lease_reads),
             **others,
         )
 

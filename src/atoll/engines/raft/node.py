@@ -31,8 +31,8 @@ class Node:
     `id`: its name, for ever. `data`: a folder of its own. `members`: all first members and their places, the
     same for each, as "a=host:port,b=host:port" or a mapping; or `join`: any member of a cluster that stands.
     `listen`, `place`: where it listens and where others reach it, if not as in `members`. `insecure`: listen
-    beyond this machine without TLS. `ca`, `cert`, `key`: files for mutual TLS. `election_s`, `heartbeat_s`:
-    see Settings.
+    beyond this machine without TLS. `ca`, `cert`, `key`: files for mutual TLS. `election_s`, `heartbeat_s`,
+    `lease_reads`: see Settings; the last believes that clocks run at nearly one rate.
 
     The member's log lines go to this process's standard error.
     """
@@ -52,6 +52,7 @@ class Node:
         insecure: bool = False,
         election_s: float = 0.5,
         heartbeat_s: float = 0.1,
+        lease_reads: bool = False,
     ) -> None:
         files = [str(file) for file in (ca, cert, key) if file is not None]
         if len(files) not in (0, 3):
@@ -67,6 +68,7 @@ class Node:
             insecure=insecure,
             election_s=election_s,
             heartbeat_s=heartbeat_s,
+            lease_reads=lease_reads,
         )
         self.id = id
         self.place = ""
@@ -81,7 +83,7 @@ class Node:
         given |= dict(zip(("--ca", "--cert", "--key"), files, strict=False))
         for word, value in given.items():
             self._words += [word, value] if value else []
-        self._words += ["--insecure"] * insecure
+        self._words += ["--insecure"] * insecure + ["--lease-reads"] * lease_reads
 
     @property
     def pid(self) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from atoll import clock
 from atoll.algorithms.raft.events import (
     Accepted,
+    Applied,
     Apply,
     Became,
     ChunkStored,
@@ -37,6 +39,7 @@ from atoll.algorithms.raft.events import (
 )
 from atoll.algorithms.raft.membership import everybody
 from atoll.algorithms.raft.messages import Chunk, Entry, Index, Member, Membership, Message, Snapshot, Term
+from atoll.algorithms.raft.settings import Settings
 from atoll.algorithms.raft.status import Status
 from atoll.engines.raft.hand import Hand, Job
 from atoll.engines.raft.peers import Peers
@@ -46,8 +49,8 @@ LAZY_S, LAZY_MAX = 0.01, 64
 """A follower for whom nobody waits applies after so long, or so many batches."""
 APPLY_MAX = 2000
 """Entries in one transaction of the state."""
-APPLYING_MOST, BREATH_S = 20_000, 0.04
-"""Beyond as many entries that wait for the state, the machine is asked this much less often for more."""
+HERE_ENTRIES, HERE_BYTES = 8, 16 << 10
+"""So little is written, or applied, in the loop itself where the hand is idle and was quick lately."""
 
 
 class Machine(Protocol):
@@ -115,7 +118,7 @@ class Listener(Protocol):
 class Runtime:
     """One machine at work. `ended` is set, with a sentence, when it must not go on."""
 
-    def __init__(self, machine: Machine, folder: Folder, peers: Peers) -> None:
+    def __init__(self, machine: Machine, folder: Folder, peers: Peers, settings: Settings) -> None:
         self.machine = machine
         self.folder = folder
         self.ledger = folder.log
@@ -134,10 +137,12 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
         self._membership: Membership | None = None
+        self._report_every = settings.apply_ahead_max // 4 or 1 << 60
+        self._reported = 0
+        self._forcing: deque[float] = deque(maxlen=101)
         self._lazy: list[tuple[Entry, ...]] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._wanted: Index = 0
-        self._stepped = 0.0
         self._sending: set[Member] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._doing: dict[type[Any], Callable[[Any], None]] = {
@@ -165,9 +170,8 @@ class Runtime:
         if self.ended.done():
             return
         doing = self._doing
-        self._stepped = now = clock.loop_now()
         try:
-            effects = self.machine.step(event, now)
+            effects = self.machine.step(event, clock.lease_now())
         except Exception as error:  # going on would lose what was promised
             log.exception("the machine of %s failed at %s", self.peers.me.name, type(event).__name__)
             self.end(f"the member {self.peers.me.name!r} ends: {error}")
@@ -181,7 +185,7 @@ class Runtime:
         if (
             write is not None
         ):  # last: what is sent beside it never waits for it, and a woken hand wants our turn
-            self.disk.put(write)
+            self.disk.put(write, here=self.machine.role is not Role.LEADER and self._is_small(write.entries))
         self._look_around()
 
     def end(self, sentence: str) -> None:
@@ -225,18 +229,15 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = deadline
-        self._timer = self._loop.call_at(deadline, self._elapsed)
+        self._timer = self._loop.call_later(max(deadline - clock.lease_now(), 0.0), self._elapsed)
 
     def _elapsed(self) -> None:
         """A deadline that has moved on since is not told; most are moved by the next heartbeat."""
         self._timer, self._armed = None, float("inf")
         if self.ended.done():
             return
-        now = clock.loop_now()
-        if self.machine.deadline > now:
+        if self.machine.deadline > clock.lease_now():
             self._arm(self.machine.deadline)
-        elif self.applying > APPLYING_MOST and now - self._stepped < BREATH_S:
-            self._arm(now + BREATH_S / 4)
         else:
             self.hear(Elapsed())
 
@@ -251,8 +252,16 @@ class Runtime:
     def _force(self, writes: Sequence[Write]) -> Job:
         """In the disk's thread: all that waits, forced at once."""
         self.ledger.append(writes)
+        begun = clock.loop_now()
         self.ledger.sync()
+        self._forcing.append(clock.loop_now() - begun)
         return partial(self._forced, writes[-1].seq)
+
+    @property
+    def sync_p50_ms(self) -> float:
+        """The middle of the last hundred forced writes of the log, in milliseconds."""
+        times = sorted(self._forcing)
+        return times[len(times) // 2] * 1000 if times else 0.0
 
     def _forced(self, seq: int) -> None:
         self.forced += 1
@@ -262,6 +271,10 @@ class Runtime:
         self.hear(WriteFailed())
         self.end(f"the member {self.peers.me.name!r} ends: its log cannot be written. {error}")
 
+    @staticmethod
+    def _is_small(entries: Sequence[Entry]) -> bool:
+        return len(entries) <= HERE_ENTRIES and sum([len(entry.data) for entry in entries]) <= HERE_BYTES
+
     # -- the state --
 
     def _commit(self, effect: Apply) -> None:
@@ -269,7 +282,7 @@ class Runtime:
         self.applying += len(effect.entries)
         if self.machine.role is Role.LEADER or effect.entries[0].index <= self._wanted:
             self._apply_lazy()
-            self.state.put(effect.entries)
+            self.state.put(effect.entries, here=self._is_small(effect.entries))
             return
         self._lazy.append(effect.entries)
         if len(self._lazy) >= LAZY_MAX or len(effect.entries) > LAZY_MAX:
@@ -299,6 +312,10 @@ class Runtime:
     def _applied(self, entries: tuple[Entry, ...], results: list[bytes]) -> None:
         self.applying -= len(entries)
         self._told.applied(entries, results)
+        self._reported += len(entries)
+        if self._reported >= self._report_every:
+            self._reported = 0
+            self.hear(Applied(entries[-1].index))
 
     def _state_failed(self, error: BaseException) -> None:
         self.hear(WriteFailed())
