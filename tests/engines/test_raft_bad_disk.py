@@ -18,7 +18,7 @@ from atoll.algorithms.raft.messages import Entry, Membership
 from atoll.engines.raft import checkpoints
 from atoll.engines.raft.folder import DataFolder, FolderOptions, Identity
 from atoll.engines.raft.wal import LogOptions
-from atoll.errors import AtollError, DiskFull, FormatRefused, NotSent, OutcomeUnknown
+from atoll.errors import AtollError, ConfigurationError, DiskFull, FormatRefused, NotSent, OutcomeUnknown
 from engines.disk import Disk
 from engines.raft_log import all_of, entry, newest_segment, opened, put, refused, wrote
 
@@ -59,6 +59,30 @@ def test_a_log_whose_forced_write_failed_is_dead_for_ever(tmp_path: Path) -> Non
     log = opened(tmp_path)
     assert all_of(log)[:1] == [entry(1)]
     log.close()
+
+
+def test_what_a_killed_process_wrote_is_forced_before_it_is_believed(tmp_path: Path) -> None:
+    """It may be in the kernel's memory alone, and a power cut would take it after it was shown."""
+    log = opened(tmp_path)
+    wrote(log, entry(1))
+    log.close()
+    force = Force()
+    opened(tmp_path, LogOptions(force=force)).close()
+    assert force.asked == 1
+    force.fails = 1
+    with pytest.raises(OSError):
+        opened(tmp_path, LogOptions(force=force))
+
+
+def test_a_member_whose_disk_fails_when_it_is_opened_says_so(tmp_path: Path) -> None:
+    force = Force()
+    options = FolderOptions(log=LogOptions(force=force))
+    folder = DataFolder(tmp_path, options)
+    folder.establish(Identity("c", "a"))
+    force.fails = 1
+    with pytest.raises(ConfigurationError, match="Look at the disk"):
+        folder.load()
+    folder.close()
 
 
 def test_a_log_that_would_ask_again_is_caught(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from atoll.engines.raft.segment import REMEDY
 from atoll.engines.raft.snapshots import Snapshots
 from atoll.engines.raft.state import State
 from atoll.engines.raft.wal import Log, LogOptions
-from atoll.errors import ConfigurationError, FormatRefused
+from atoll.errors import ConfigurationError, DiskFull, FormatRefused
 
 log = logging.getLogger("atoll.raft")
 MAGIC = b"ATOLLRAFTWHO"
@@ -144,7 +144,24 @@ class DataFolder:
     # -- opening ---------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Open log, state and snapshots, and make them agree. FormatRefused where they cannot be believed."""
+        """Open log, state and snapshots, and make them agree.
+
+        FormatRefused where they cannot be believed, DiskFull or ConfigurationError where the disk says no.
+        """
+        try:
+            self._load()
+        except OSError as error:
+            if error.errno in files.NO_ROOM:
+                raise DiskFull(
+                    f"no room in {self.path} to open it ({error.strerror}); what it holds is unharmed. Free "
+                    "space there, then start this member again."
+                ) from error
+            raise ConfigurationError(
+                f"found that {self.path} cannot be read and forced to disk ({error}); expected a disk "
+                "that does both. Look at the disk and the permissions, then start this member again."
+            ) from error
+
+    def _load(self) -> None:
         assert self.identity is not None, "load before establish"
         owner = Owner(self.identity.cluster, self.identity.member)
         self.snapshots = Snapshots(self.path / "snapshots", owner.cluster, force=self.options.force)
