@@ -59,6 +59,7 @@ async def behind_doormen(nodes: int = 3) -> AsyncIterator[tuple[Cluster, Doormen
     doormen = Doormen()
     try:
         async with server("raft", nodes=nodes, between=doormen.between) as cluster:
+            cluster.url = f"raft://{','.join(cluster.addresses[1::2])}"
             yield cluster, doormen
     finally:
         await doormen.close()

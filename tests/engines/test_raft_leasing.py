@@ -31,7 +31,7 @@ async def test_a_deposed_leader_answers_no_keep_alive() -> None:
         assert store.leasing
         granted = await store.leasing.grant(30)
         first = await cluster.leader()
-        link = await line(cluster.addresses[2 * first + 1])
+        link = await line(cluster.addresses[2 * first])
         try:
             before = await link.ask(wire.KeepAlive(granted.lease), 5, 5)
             assert isinstance(before, wire.Seconds) and before.seconds == 30

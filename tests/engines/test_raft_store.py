@@ -287,3 +287,20 @@ def test_a_handle_used_before_a_fork_works_in_the_child_and_in_the_parent(shared
         timeout=30,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_where_the_url_says_that_a_member_is_counts_more_than_what_members_say() -> None:
+    """As behind a router: members know each other by addresses that a client may not be able to reach."""
+    async with behind_doormen() as (cluster, doormen):
+        doors = f"raft://{','.join(cluster.addresses[::2])}"
+        doormen.mood(Mood.CUT)
+        async with atoll.urls.store(doors) as store:
+            at = await store.attached()  # type: ignore[attr-defined]
+            leader = await cluster.leader()
+            at.members._at = (leader + 1) % 3  # begin at one who has to name another
+            assert (await store.transact(put("k", b"1"))).results  # type: ignore[union-attr]
+            assert at.members.leader == cluster.addresses[2 * leader]
+        alone = atoll.urls.store(f"raft://{cluster.addresses[2 * ((leader + 1) % 3)]}?ceiling_s=1")
+        with pytest.raises(NotSent):  # the negative control: only the members' own words lead to the leader
+            await alone.transact(put("k", b"2"))
+        await alone.close()

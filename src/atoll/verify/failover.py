@@ -20,7 +20,7 @@ from atoll.verify.scenario import Hardship
 from atoll.verify.staging import Stage, Start, accept, leading, replaced, staged
 
 LAG_S = 0.4
-VOTING = ("etcd", "zookeeper", "nats", "consul")
+VOTING = ("etcd", "zookeeper", "nats", "consul", "raft")
 
 
 def no_replica(start: Start) -> str:

@@ -89,7 +89,7 @@ async def staged(start: Start, folder: Path, *, proxied: bool = True, **more: An
             return peers[-1].address
 
         settings = {**more, **dict(start.settings)}
-        if start.nodes > 1 and start.product == "etcd":
+        if start.nodes > 1 and start.product in ("etcd", "raft"):
             settings["between"] = between
         try:
             cluster = await servers.start(start.product, folder, nodes=start.nodes, **settings)

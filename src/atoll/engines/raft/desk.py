@@ -121,7 +121,7 @@ class Desk:
         if error is None:
             visitor.answer(number, wire.Done(future.result()))
         elif isinstance(error, AtollError):
-            visitor.answer(number, refused(error, self._consensus.leader_place))
+            visitor.answer(number, refused(error, self._consensus))
         else:
             visitor.answer(number, wire.Refusal(wire.Said.UNKNOWN, repr(error)[:300]))
 
@@ -154,7 +154,7 @@ class Desk:
                 try:
                     await self._consensus.read_barrier()
                 except AtollError as error:
-                    answer = refused(error, self._consensus.leader_place, read=True)
+                    answer = refused(error, self._consensus, read=True)
                     for visitor, number, _, _ in sure:
                         visitor.answer(number, answer)
                 else:
@@ -182,7 +182,7 @@ class Desk:
                 lambda connection: [_safe(look, connection) for _, _, look, _ in asked]
             )
         except AtollError as error:
-            return [refused(error, "", read=True)] * len(asked)
+            return [refused(error, read=True)] * len(asked)
 
     # -- news ------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Desk:
             with clock.deadline(max(left_s, 0.001)):
                 answer = await answering
         except AtollError as error:
-            answer = refused(error, self._consensus.leader_place)
+            answer = refused(error, self._consensus)
         visitor.answer(number, answer)
 
     def _spawn(self, coroutine: Any) -> None:
@@ -251,4 +251,4 @@ def _safe(look: Look, connection: apsw.Connection) -> wire.Answer:
     try:
         return look(connection)
     except AtollError as error:
-        return refused(error, "", read=True)
+        return refused(error, read=True)

@@ -13,7 +13,7 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll import clock
 from atoll.engines.parts import call
@@ -21,7 +21,7 @@ from atoll.engines.parts.together import Limits
 from atoll.engines.raft import wire, writing
 from atoll.engines.raft.command import Result
 from atoll.engines.raft.link import Broken, Link
-from atoll.engines.raft.members import Members
+from atoll.engines.raft.members import Doubt, Members
 from atoll.engines.raft.wire import Answer, Done, Refusal, Said
 from atoll.engines.raft.writing import Asked
 from atoll.errors import NotSent, OutcomeUnknown, Overloaded
@@ -34,7 +34,7 @@ class _Waiting:
     asked: Asked
     until: float
     answer: asyncio.Future[Result]
-    sent: bool = False
+    journey: _Journey | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +44,7 @@ class _Journey:
     batch: list[_Waiting]
     verb: wire.Write
     until: float
+    doubt: Doubt = field(default_factory=Doubt)
     link: Link | None = None
     number: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -92,19 +93,24 @@ class Lift:
             raise
         finally:
             timer.cancel()
-            if not mine.sent and mine in self._waiting:
+            if mine.journey is None and mine in self._waiting:
                 self._waiting.remove(mine)
 
     def _late(self, mine: _Waiting, left: float) -> None:
         if mine.answer.done():
             return
-        if mine.sent:
-            mine.answer.set_exception(call.unknown(_WHAT, self._members.url, left))
+        url = self._members.url
+        if mine.journey is not None and mine.journey.doubt:
+            mine.answer.set_exception(call.unknown(_WHAT, url, left))
+        elif mine.journey is not None:
+            mine.answer.set_exception(
+                NotSent(f"{_WHAT} was not taken by any member of {url} in {left:.3g} s. Nothing happened.")
+            )
         else:
             mine.answer.set_exception(
                 NotSent(
-                    f"the deadline passed while {_WHAT} waited for its turn to {self._members.url}: the "
-                    f"writes before it took {left:.3g} s. Nothing of it was sent."
+                    f"the deadline passed while {_WHAT} waited for its turn to {url}: the writes before it "
+                    f"took {left:.3g} s. Nothing of it was sent."
                 )
             )
 
@@ -121,22 +127,24 @@ class Lift:
         self.sequence += 1
         verb = wire.Write(self.client, self.sequence, data)
         mine = self._journey = _Journey(batch, verb, max(one.until for one in batch))
+        for one in batch:
+            one.journey = mine
         link = self._members.standing()
         if link is None:
-            self._slowly(mine, "")
+            self._slowly(mine)
             return
         left = mine.until - self._loop.time()
         try:
             mine.number = link.put(verb, left, lambda answer: self._told(mine, answer))
         except Broken:
-            self._slowly(mine, "")
+            self._slowly(mine)
             return
-        mine.link = link
+        mine.link, mine.doubt.flying = link, True
         attempt_s = min(left, self._members.options.attempt_s)
         mine.timer = self._loop.call_later(attempt_s, self._silent, mine)
 
     def _next(self) -> list[_Waiting]:
-        """The next to leave, marked as sent."""
+        """The next to leave."""
         waiting, limits = self._waiting, self._limits
         found: list[_Waiting] = []
         count = weight = 0
@@ -147,39 +155,37 @@ class Lift:
                 break
             waiting.popleft()
             if not one.answer.done():
-                one.sent = True
                 found.append(one)
         return found
 
     def _told(self, mine: _Journey, answer: Answer | Broken) -> None:
         """The line has answered, or broke."""
-        if mine.timer is not None:
-            mine.timer.cancel()
+        assert mine.link is not None and mine.timer is not None
+        mine.timer.cancel()
+        mine.doubt.flying = False
         if isinstance(answer, Done):
             results = writing.unpacked(answer.data, len(mine.batch))
             if results is not None:
                 self._arrived(mine, results)
                 return
-            self.begin_session()
-            self.sequence = 1
-            mine.verb = wire.Write(self.client, 1, mine.verb.data)
-            self._slowly(mine, "")
-            return
-        assert mine.link is not None
-        if isinstance(answer, Refusal):
-            if answer.said == Said.NOT_LEADER and answer.leader:
-                self._members.follow(answer.leader)
-            self._slowly(mine, answer.sentence if answer.said == Said.UNKNOWN else "")
-            return
-        self._members.leave(mine.link, silent=False)
-        self._slowly(mine, str(answer))
+            self._begin_anew(mine)
+        elif isinstance(answer, Broken):
+            mine.doubt.why = str(answer)
+            self._members.leave(mine.link, silent=False)
+        elif isinstance(answer, Refusal):
+            if answer.said == Said.UNKNOWN:
+                mine.doubt.why = answer.sentence
+            elif answer.said == Said.NOT_LEADER and answer.leader:
+                self._members.follow(answer)
+        self._slowly(mine)
 
     def _silent(self, mine: _Journey) -> None:
         """No answer for long: ask elsewhere too."""
         assert mine.link is not None
         mine.link.forget(mine.number)
+        mine.doubt.flying, mine.doubt.why = False, f"{mine.link.address} did not answer in time"
         self._members.leave(mine.link, silent=True)
-        self._slowly(mine, f"{mine.link.address} did not answer in time")
+        self._slowly(mine)
 
     def _arrived(self, mine: _Journey, results: Sequence[Result]) -> None:
         for one, result in zip(mine.batch, results, strict=True):
@@ -196,38 +202,41 @@ class Lift:
 
     # -- when the line does not simply answer ----------------------------------------------------------
 
-    def _slowly(self, mine: _Journey, unknown: str) -> None:
-        self._task = self._loop.create_task(self._persist(mine, unknown), context=clock.detached())
+    def _slowly(self, mine: _Journey) -> None:
+        self._task = self._loop.create_task(self._persist(mine), context=clock.detached())
 
-    async def _persist(self, mine: _Journey, unknown: str) -> None:
+    async def _persist(self, mine: _Journey) -> None:
         try:
-            self._arrived(mine, await self._asked(mine, unknown))
+            self._arrived(mine, await self._asked(mine))
         except Exception as error:
             for one in mine.batch:
                 if not one.answer.done():
                     one.answer.set_exception(copy.copy(error))
             self._over()
 
-    async def _asked(self, mine: _Journey, unknown: str) -> Sequence[Result]:
+    async def _asked(self, mine: _Journey) -> Sequence[Result]:
         """Ask member after member under the same number, until somebody answers or nobody waits."""
         while True:
             left = mine.until - self._loop.time()
+            if left <= 0 and mine.doubt:
+                raise call.unknown(_WHAT, self._members.url, self._limits.ceiling_s)
             if left <= 0:
-                if unknown:
-                    raise call.unknown(_WHAT, self._members.url, self._limits.ceiling_s)
                 raise NotSent(f"the turn to {self._members.url} came after the deadline. Nothing was sent.")
             with clock.deadline(left):
-                answer, twice = await self._members.put(mine.verb, _WHAT, unknown)
+                answer, twice = await self._members.put(mine.verb, _WHAT, mine.doubt)
             assert isinstance(answer, Done), f"a write was answered with {type(answer).__name__}"
             results = writing.unpacked(answer.data, len(mine.batch))
             if results is not None:
                 return results
-            # The members remember a bounded number of clients, and this one was silent for long.
-            self.begin_session()
+            self._begin_anew(mine)
             if twice:
                 raise writing.forgotten(self._members.url)
-            self.sequence = 1
-            mine.verb = wire.Write(self.client, 1, mine.verb.data)
+
+    def _begin_anew(self, mine: _Journey) -> None:
+        """The members remember a bounded number of clients, and this one was silent for long."""
+        self.begin_session()
+        self.sequence = 1
+        mine.verb = wire.Write(self.client, 1, mine.verb.data)
 
     def close(self) -> None:
         """What has not left is NotSent; what has is told when its line is closed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from atoll import clock
 from atoll.engines.parts.call import left_s
@@ -39,6 +40,17 @@ SURVEY_S = 0.25
 ADDRESSES_MAX = 32
 
 
+@dataclass(slots=True)
+class Doubt:
+    """What is not known of a question: why an earlier asking may have been taken, and whether one flies."""
+
+    why: str = ""
+    flying: bool = False
+
+    def __bool__(self) -> bool:
+        return self.flying or bool(self.why)
+
+
 class Members:
     """One event loop's lines to the members of one cluster.
 
@@ -64,6 +76,8 @@ class Members:
         self.closed = False
         self._tls = tls
         self._at = 0
+        self._names: dict[str, str] = {}
+        """Where the members are that the URL names: a map of the network here may differ from theirs."""
         self._dialling: dict[str, asyncio.Task[Link]] = {}
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -87,32 +101,40 @@ class Members:
             raise _definite(answer, what, link)
         return answer
 
-    async def put(self, verb: Verb, what: str, unknown: str = "") -> tuple[Answer, bool]:
-        """The same, and whether an earlier asking may have been taken without an answer (`unknown`: why)."""
+    async def put(self, verb: Verb, what: str, doubt: Doubt | None = None) -> tuple[Answer, bool]:
+        """The same, and whether an earlier asking may have been taken without an answer.
+
+        `doubt`: what is known of earlier askings; it is kept true meanwhile.
+        """
         due = clock.loop_now() + left_s(what, self.options.ceiling_s)
-        last, turn = unknown or "nobody was reached", 0
+        doubt = Doubt() if doubt is None else doubt
+        last, turn = doubt.why or "nobody was reached", 0
         while (left := due - clock.loop_now()) > 0 and not self.closed:
             link: Link | None = None
             try:
                 link = self.standing() or await self._connected(left)
                 left = max(due - clock.loop_now(), 0.001)
+                doubt.flying = True
                 answer = await link.ask(verb, left, min(left, self.options.attempt_s))
             except (Broken, TimeoutError) as error:
                 assert link is not None
                 if isinstance(error, TimeoutError) or error.sent:
-                    unknown = last = f"{link.address} did not answer{_why(error)}"
+                    doubt.why = last = f"{link.address} did not answer{_why(error)}"
                 self.leave(link, silent=isinstance(error, TimeoutError))
             except NotSent as error:
                 last = str(error)
                 await self._pause(due)
             else:
+                doubt.flying = False
                 if not isinstance(answer, Refusal):
-                    return answer, bool(unknown)
+                    return answer, bool(doubt.why)
                 turn += 1
-                last, unknown = await self._refused(answer, link, (turn, due), unknown, what)
-        if unknown:
+                last = await self._refused(answer, link, (turn, due), doubt, what)
+            finally:
+                doubt.flying = False
+        if doubt.why:
             raise OutcomeUnknown(
-                f"{what} was sent to {self.url} and got no definite answer in time: {unknown}. It may have "
+                f"{what} was sent to {self.url} and got no definite answer in time: {doubt.why}. It may have "
                 "happened, or may happen yet: read before you ask again."
             )
         if self.closed:
@@ -123,25 +145,25 @@ class Members:
         )
 
     async def _refused(
-        self, answer: Refusal, link: Link, when: tuple[int, float], unknown: str, what: str
-    ) -> tuple[str, str]:
-        """What was said, and whether it is unknown; raises what no other member would answer otherwise."""
+        self, answer: Refusal, link: Link, when: tuple[int, float], doubt: Doubt, what: str
+    ) -> str:
+        """What was said; raises what no other member would answer otherwise."""
         turn, due = when
         said, sentence = answer.said, answer.sentence
         if said == Said.UNKNOWN:
-            unknown = sentence
-        elif said == Said.OVERLOADED and not unknown:
+            doubt.why = sentence
+        elif said == Said.OVERLOADED and not doubt.why:
             raise Overloaded(f"{what} was refused by {link.address}: {sentence}. Come back later.")
         elif said not in (Said.NOT_LEADER, Said.NOT_SENT, Said.OVERLOADED):
             raise _definite(answer, what, link)
         if answer.leader:
-            self.follow(answer.leader)
+            self.follow(answer)
             if turn > 1:
                 await self._pause(due)
         else:
             self.leave(link, silent=False)
             await self._pause(due)
-        return sentence, unknown
+        return sentence
 
     async def _pause(self, due: float) -> None:
         await asyncio.sleep(max(0.0, min(AGAIN_S * (0.5 + clock.chance().random()), due - clock.loop_now())))
@@ -153,8 +175,9 @@ class Members:
         link = self.links.get(self.leader or self.addresses[self._at])
         return link if link is not None and link.standing else None
 
-    def follow(self, leader: str) -> None:
-        self.leader = leader
+    def follow(self, answer: Refusal) -> None:
+        """Ask the leader that this answer names, where the URL says that it is, or else where it says."""
+        self.leader = leader = self._names.get(answer.name, answer.leader)
         if leader not in self.addresses:
             self.addresses.append(leader)
             del self.addresses[ADDRESSES_MAX:]
@@ -244,6 +267,8 @@ class Members:
             self._recovered()
         self.cluster = link.cluster
         self.links[address] = link
+        if address in self.given:
+            self._names[link.name] = address
         return link
 
     def _recovered(self) -> None:

@@ -42,13 +42,16 @@ _BY_ERROR: tuple[tuple[type[AtollError], Said], ...] = (
 )
 
 
-def refused(error: AtollError, leader: str, *, read: bool = False) -> Refusal:
+def refused(error: AtollError, consensus: Consensus | None = None, *, read: bool = False) -> Refusal:
     """An error as what a client is told. A read that is not known may simply be asked again."""
     said = next((said for kind, said in _BY_ERROR if isinstance(error, kind)), Said.UNKNOWN)
     if read and said is Said.UNKNOWN:
         said = Said.NOT_SENT
-    place = error.place if isinstance(error, NotLeader) else leader
-    return Refusal(said, str(error), place)
+    if isinstance(error, NotLeader):
+        return Refusal(said, str(error), error.place, error.leader)
+    if consensus is None:
+        return Refusal(said, str(error))
+    return Refusal(said, str(error), consensus.leader_place, consensus.leader)
 
 
 class Serving:
@@ -66,6 +69,7 @@ class Serving:
             Said.NOT_LEADER,
             f"{consensus.name} does not lead; {consensus.leader or 'nobody'} is known to",
             "" if place == consensus.place else place,
+            consensus.leader,
         )
 
     def close(self) -> None:

@@ -206,11 +206,13 @@ class Status(_Slip, frozen=True, tag=7):
 
 
 class Refusal(_Slip, frozen=True, tag=8):
-    """It was not done, or it is not known. `leader`: the address of who leads, "" where nobody is known."""
+    """It was not done, or it is not known. `leader`: where who leads is reached, and its `name`; "" where
+    nobody is known."""
 
     said: int
     sentence: str
     leader: str = ""
+    name: str = ""
 
 
 class Part(_Slip, frozen=True, tag=9):

@@ -1,7 +1,8 @@
 """Raft members: one, three or five of our own `atoll node`, each a process with a folder of its own.
 
 A committee that lives under one roof for a day. Each has a door of its own, by which the public and the
-others come in; a porter may be put before it (`between`), and then everybody is told the porter's address.
+others come in; a porter may be put before it (`between`), and then the others are told the porter's address,
+and whoever of the public asks them.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ Between = Callable[[int, str], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaftSettings:
-    """`arguments`: further words for each member. `between`: answers where others find member i's door."""
+    """`arguments`: further words for each member. `between`: answers where others find member i's door.
+
+    `host`: the address that they listen on. Beyond loopback without `tls` it must be a network all ours.
+    """
 
     election_s: float = 0.5
     heartbeat_s: float = 0.1
     tls: bool = False
+    host: str = "127.0.0.1"
     between: Between | None = None
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
@@ -59,6 +64,8 @@ class _Plan:
         words += ["--election-s", str(settings.election_s), "--heartbeat-s", str(settings.heartbeat_s)]
         if settings.tls:
             words += ["--ca", self.facts["ca"], "--cert", self.facts["cert"], "--key", self.facts["key"]]
+        elif settings.host != "127.0.0.1":
+            words.append("--insecure")
         return [*words, *settings.arguments]
 
     def member(self, i: int, *how: str) -> ServerProcess:
@@ -78,7 +85,7 @@ class _Plan:
         """What an application is given."""
         files = ("ca", "cert", "key") if self.settings.tls else ()
         query = "&".join(f"{name}={self.facts[name]}" for name in files)
-        return f"raft://{','.join(self.places)}{'?' * bool(files)}{query}"
+        return f"raft://{','.join(self.doors)}{'?' * bool(files)}{query}"
 
     async def status(self, i: int) -> dict[str, Any]:
         """What member `i` says of itself, through its own door."""
@@ -100,7 +107,7 @@ async def start(folder: Path, *, nodes: int = 3, **settings: Any) -> Cluster:
     `facts`: status(member), join(): another member's process, started and not yet added; ca, cert, key (TLS).
     """
     chosen = RaftSettings(**settings)
-    doors = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
+    doors = [f"{chosen.host}:{free_port()}" for _ in range(nodes)]
     places = [await chosen.between(i, door) if chosen.between else door for i, door in enumerate(doors)]
     plan = _Plan(chosen, folder, doors, places)
     if chosen.tls:
@@ -113,14 +120,14 @@ async def start(folder: Path, *, nodes: int = 3, **settings: Any) -> Cluster:
         return await _leader(plan, members)
 
     async def join() -> ServerProcess:
-        plan.doors.append(f"127.0.0.1:{free_port()}")
+        plan.doors.append(f"{chosen.host}:{free_port()}")
         plan.places.append(plan.doors[-1])
         members.append(plan.member(len(members), "--join", plan.doors[0]))
         await members[-1].start()
         return members[-1]
 
     plan.facts |= {"status": plan.status, "join": join}
-    addresses = [address for pair in zip(places, doors, strict=True) for address in pair]
+    addresses = [address for pair in zip(doors, places, strict=True) for address in pair]
     cluster = Cluster("raft", plan.url(), members, leader, addresses, plan.facts)
     try:
         for member in members:
