@@ -34,9 +34,10 @@ def _detection(rows: Sequence[Row]) -> list[str]:
         *_frame(0, "Seconds from a crash until", "members"),
         *_ruler(0, [(y(value), f"{value}") for value in range(0, top + 1, 5)]),
         *_sizes(0, rows),
-        *_line(0, rows, "suspected_s", y, (GREEN, "one suspects it")),
-        *_line(0, rows, "all_s", y, (ORANGE, "all know it failed")),
-        *_line(0, rows, "first_s", y, (BLUE, "")),
+        *_line(0, rows, "suspected_s", y, GREEN),
+        *_line(0, rows, "all_s", y, ORANGE),
+        *_line(0, rows, "first_s", y, BLUE),
+        *_legend(0, [("one suspects", GREEN), ("one knows", BLUE), ("all know", ORANGE)]),
     ]
 
 
@@ -46,7 +47,8 @@ def _load(rows: Sequence[Row]) -> list[str]:
         *_frame(1, "Packets a member sends in a second", "members"),
         *_ruler(1, [(y(value), f"{value}") for value in range(5)]),
         *_sizes(1, rows),
-        *_line(1, rows, "packets", y, (BLUE, "in quiet")),
+        *_line(1, rows, "packets", y, BLUE),
+        *_legend(1, [("in quiet, whatever the size", BLUE)]),
     ]
 
 
@@ -69,11 +71,13 @@ def _pauses(rows: Sequence[Row]) -> list[str]:
                 f'<rect x="{left + shift * step:.1f}" y="{y(value):.1f}" width="{step * 0.34:.1f}" '
                 f'height="{high:.1f}" fill="{colour}"><title>{row["pause_s"]:g} s: {value:,}</title></rect>'
             )
-    found += [
-        _text(_x(2), 42, "SWIM alone", colour=ORANGE),
-        _text(_x(2) + 80, 42, "with Lifeguard", colour=BLUE),
+    return found + _legend(2, [("SWIM alone", ORANGE), ("with Lifeguard", BLUE)])
+
+
+def _legend(panel: int, words: Sequence[tuple[str, str]]) -> list[str]:
+    return [
+        _text(_x(panel) + 80 * place, 40, word, colour=colour) for place, (word, colour) in enumerate(words)
     ]
-    return found
 
 
 def _x(panel: int) -> float:
@@ -118,10 +122,7 @@ def _sizes(panel: int, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _line(
-    panel: int, rows: Sequence[Row], key: str, y: Callable[[float], float], look: tuple[str, str]
-) -> list[str]:
-    colour, label = look
+def _line(panel: int, rows: Sequence[Row], key: str, y: Callable[[float], float], colour: str) -> list[str]:
     points = [(_across(panel, rows, row["members"]), y(row[key])) for row in rows]
     path = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
     found = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
@@ -130,8 +131,6 @@ def _line(
         f"<title>{row['members']:,} members: {row[key]:g}</title></circle>"
         for (across, up), row in zip(points, rows, strict=True)
     ]
-    if label:
-        found.append(_text(points[0][0], points[0][1] - 9, label, colour=colour))
     return found
 
 
