@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from raft_crowd import until
 from atoll.algorithms.raft.messages import Append, Chunk, Entry, Kind, Membership, Message, Snapshot
 from atoll.engines.raft.acquaintances import Acquaintances
 from atoll.engines.raft.connection import TurnedAway, dial
-from atoll.engines.raft.door import Door
+from atoll.engines.raft.door import UNGREETED_MAX, Door
 from atoll.engines.raft.frames import FORMAT, MAGIC, Caller, Hello, Letter, Why, pack
 from atoll.engines.raft.peers import PARCELS_BYTES_MAX, Peers, Self
 from atoll.errors import FormatRefused
@@ -183,6 +184,24 @@ async def test_a_folder_that_was_wiped_is_remembered_across_restarts(tmp_path: P
         await until(told)
         assert "under a new name" in wiped.final[0] and not a.heard
         wiped.close()
+
+
+async def test_callers_who_say_nothing_are_few_and_keep_nobody_out(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (a, _):
+        host, _, port = a.peers.me.place.rpartition(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(UNGREETED_MAX + 20)]
+
+        async def met() -> None:
+            assert len(a.door._hall) == UNGREETED_MAX
+
+        await until(met)
+        assert await silent[0][0].read() == b""  # the oldest had to go
+        hello = Hello(MAGIC, FORMAT, FORMAT, "", Caller.CLIENT, "a client")
+        connection, welcome = await dial(a.peers.me.place, hello, quiet, quiet)
+        assert welcome.name == "a"
+        connection.close()
+        for _, writer in silent:
+            writer.close()
 
 
 def test_a_memory_of_a_newer_format_is_not_guessed_at(tmp_path: Path) -> None:

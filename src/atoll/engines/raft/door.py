@@ -206,7 +206,12 @@ class Door:
             self._refuse(connection, Why.WIPED, sentence)
             self._peers.final(sentence)
             return
-        stranger = await self._peers.acquaintances.remember(hello.name, hello.born)
+        try:
+            stranger = await self._peers.acquaintances.remember(hello.name, hello.born)
+        except OSError as error:
+            connection.abort(f"{self.me.name} cannot write down whom it met: {error}")
+            self._murmur.say(f"{self.me.name} cannot write down that it met {hello.name!r:.60}: {error}")
+            return
         if stranger:
             self._refuse(connection, Why.WIPED, stranger)
             return

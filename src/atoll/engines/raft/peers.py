@@ -33,7 +33,7 @@ from atoll.engines.raft.frames import (
     read_remark,
 )
 from atoll.engines.raft.tls import Tls
-from atoll.errors import FormatRefused, NotSent
+from atoll.errors import AtollError
 
 log = logging.getLogger("atoll.raft")
 PARCELS_BYTES_MAX = 16 << 20
@@ -204,8 +204,8 @@ class Line:
                     self._peers.final(str(refusal))
                     return
                 await asyncio.sleep(TURNED_AWAY_AGAIN_S)
-            except (NotSent, FormatRefused) as error:
-                self._say(str(error))
+            except (AtollError, OSError) as error:
+                self._say(f"no line to {self.name} at {self.place}: {error}")
             attempt += 1
             die = clock.chance().random()
             await asyncio.sleep(
