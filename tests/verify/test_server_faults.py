@@ -38,7 +38,7 @@ async def hammer(store: Store, prefix: str) -> None:
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("start", ["redis", "etcd:3"])
+@pytest.mark.parametrize("start", ["redis", "etcd:3", "raft:3"])
 async def test_every_fault_bites_and_no_answer_is_wrong(start: str, tmp_path: Path) -> None:
     servers.expect(start.partition(":")[0])
     tmp_path.chmod(0o755)
@@ -56,14 +56,14 @@ async def test_every_fault_bites_and_no_answer_is_wrong(start: str, tmp_path: Pa
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
-    assert (Hardship.PEERS in fates) is (start == "etcd:3")
+    assert (Hardship.PEERS in fates) is start.endswith(":3")
     found = bites(book, accidents, fates)
     assert [bite.hardship.value for bite in found if not bite.times] == []
     assert revisions.judge(book, claims=claims).violations == []
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", ["postgresql", "etcd:3", "redis"])
+@pytest.mark.parametrize("start", ["postgresql", "etcd:3", "redis", "raft:3"])
 async def test_all_of_it_for_long(start: str) -> None:
     servers.expect(start.partition(":")[0])
     report = await run(Wish(start=start, seconds=60, seed=clock.chance().randrange(10**6)))

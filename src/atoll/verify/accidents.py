@@ -33,6 +33,8 @@ Fate = Callable[[random.Random, float], Awaitable[list[Accident]]]
 
 DELAY_MIN_S = 0.03
 """The least that a delay holds one chunk back."""
+HANDED_S = 0.02
+"""The least that a call waits for an orderly end: a leader that hands over first keeps nobody for long."""
 LATE_S = 3.0
 """How long after a fault an error may still be its fault."""
 
@@ -86,6 +88,8 @@ def _felt(history: History, accident: Accident) -> bool:
     slow_s = min(0.5, max(0.02, accident.seconds / 2))
     if accident.hardship is Hardship.DELAY:  # there and back, each held for DELAY_MIN_S at least
         slow_s = DELAY_MIN_S * 2
+    elif accident.hardship is Hardship.SERVER_RESTART:
+        slow_s = HANDED_S
     for call in history.calls:
         if call.began_at > end + LATE_S or call.ended_at < accident.at:
             continue

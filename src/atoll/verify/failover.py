@@ -17,10 +17,9 @@ from atoll import clock
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
-from atoll.verify.staging import Stage, Start, accept, leading, replaced, staged
+from atoll.verify.staging import VOTING, Stage, Start, accept, leading, replaced, staged
 
 LAG_S = 0.4
-VOTING = ("etcd", "zookeeper", "nats", "consul", "raft")
 
 
 def no_replica(start: Start) -> str:

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from atoll.verify.proxy import addresses, redirected
 from atoll.verify.scenario import Hardship
 from atoll.verify.staging import Stage, Start, leading, staged
 
-KNOWN = ("postgresql", "redis", "valkey", "etcd")
+KNOWN = ("postgresql", "redis", "valkey", "etcd", "raft")
 CHAINS = (("INPUT",), ("OUTPUT",), ("INPUT", "OUTPUT"))
 
 
@@ -124,9 +124,13 @@ async def network() -> AsyncIterator[Network]:
 
 @asynccontextmanager
 async def namespaced(start: Start, folder: Path) -> AsyncIterator[Stage]:
-    """Servers that can be reached on loopback by us, and on the cable's address by the workers."""
-    async with network() as net, staged(start, folder, proxied=False) as stage:
-        await _open_second_door(stage, net)
+    """Servers that can be reached on the cable's address by the workers, and most on loopback by us."""
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(network())
+        only = {"host": net.near} if start.product == "raft" else {}
+        stage = await stack.enter_async_context(staged(start, folder, proxied=False, **only))
+        if not only:
+            await _open_second_door(stage, net)
         through = {pair: f"{net.near}:{pair[1]}" for pair in addresses(stage.cluster.url)}
         stage.url = redirected(stage.straight, through)
         stage.facts["network"] = net

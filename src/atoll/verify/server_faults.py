@@ -18,7 +18,7 @@ from atoll.verify.accidents import DELAY_MIN_S, Accident, Fate
 from atoll.verify.proxy import Mood, Proxy
 from atoll.verify.scenario import Hardship
 from atoll.verify.servers.process import ServerProcess, family
-from atoll.verify.staging import Stage, leading, replaced
+from atoll.verify.staging import VOTING, Stage, leading, replaced
 
 CALM_S = (0.2, 0.5)
 """How long after a fault before the next, so that the clients are on their feet again."""
@@ -152,10 +152,14 @@ class Weather:
         return await self._over(accident, dice)
 
     async def restart(self, dice: random.Random, ttl_s: float) -> list[Accident]:
-        """An orderly end and a new start of one of the members."""
-        member = dice.choice(self._members())
+        """An orderly end and a new start of who leads; where they vote, another leads in between."""
+        number = await leading(self.stage)
+        member = self.stage.cluster.members[number]
         accident = Accident(Hardship.SERVER_RESTART, member.name, clock.lease_now())
-        await member.restart()
+        await member.stop()
+        if len(self.stage.cluster.members) > 2 and self.stage.start.product in VOTING:
+            accident.proof = int(await replaced(self.stage, number))
+        await member.start()
         return await self._over(accident, dice)
 
     async def alone(self, dice: random.Random, ttl_s: float) -> list[Accident]:
@@ -191,9 +195,6 @@ class Weather:
 
     async def _leader(self) -> ServerProcess:
         return self.stage.cluster.members[await leading(self.stage)]
-
-    def _members(self) -> list[ServerProcess]:
-        return [m for m in self.stage.cluster.members if m.pid is not None]
 
 
 def _dropped(proxy: Proxy) -> int:

@@ -20,6 +20,8 @@ from atoll.verify import servers
 from atoll.verify.proxy import Proxy, addresses, redirected
 from atoll.verify.servers.cluster import Cluster
 
+VOTING = ("etcd", "zookeeper", "nats", "consul", "raft")
+"""Where members elect one of them, who has all that was acknowledged."""
 CEILING_S = 2.0
 """The longest a client waits for one answer of a server that is being hurt."""
 
