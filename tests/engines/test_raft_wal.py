@@ -330,6 +330,24 @@ def test_a_block_of_another_segment_is_not_believed(tmp_path: Path) -> None:
     refused(_open_or_refusal(tmp_path), one.name)
 
 
+@pytest.mark.parametrize("lost", ["a sector", "all of it"])
+def test_a_record_that_looks_torn_is_refused_when_a_later_one_proves_that_it_was_durable(
+    tmp_path: Path, lost: str
+) -> None:
+    log = opened(tmp_path)
+    for number in (1, 2, 3):
+        wrote(log, entry(number, size=1400))
+    where = ends(log)
+    log.close()
+    path = newest_segment(tmp_path)
+    data = bytearray(path.read_bytes())
+    low = -(-where[1] // 512) * 512 if lost == "a sector" else where[1]
+    high = low + 512 if lost == "a sector" else where[2]
+    data[low:high] = bytes(high - low)
+    path.write_bytes(data)
+    refused(_open_or_refusal(tmp_path), path.name, f"at {where[1]}", "it was spoilt later")
+
+
 def test_damage_in_an_earlier_segment_is_refused_even_if_it_looks_torn(tmp_path: Path) -> None:
     log = opened(tmp_path)
     for number in range(1, 60):
