@@ -73,6 +73,7 @@ class Witness(History):
         self.leaders: dict[Term, Member] = {}
         self.votes: dict[tuple[Member, Term], Member] = {}
         self._wanted: dict[tuple[Member, Term], set[Member]] = {}  # who would vote for whom, or told it to
+        self._matches: dict[tuple[Member, Member], tuple[Term, int]] = {}  # acknowledged last
         self._shadows: dict[Member, Shadow] = {}
         self._known: dict[tuple[int, Term], tuple[Entry, Term]] = {}
         self._terms: dict[Member, Term] = {}  # as asked for in this life
@@ -87,6 +88,7 @@ class Witness(History):
         view = host.files.log
         entries = view.entries(view.first, view.last + 1, 1 << 40) if view.last >= view.first else []
         self._shadows[host.name] = Shadow(view.first, entries)
+        self._matches = {pair: match for pair, match in self._matches.items() if pair[0] != host.name}
         before, self._terms[host.name] = self._forced.get(host.name, 0), host.files.term
         if host.files.term < before:
             self._broken("terms do not fall", f"{host.name} starts in {host.files.term} after {before}")
@@ -262,6 +264,10 @@ class Witness(History):
         if reply.match > host.files.log.last:
             last = host.files.log.last
             self._broken("nothing is said before it is forced", f"{host.name} has {last}, says {reply}")
+        term, match = self._matches.get((host.name, to), (0, 0))
+        if reply.term == term and reply.match < match:
+            self._broken("an acknowledgement stands", f"{host.name} had {match}, says {reply}")
+        self._matches[host.name, to] = (reply.term, reply.match)
         leader = self.hosts.get(to)
         if leader is None or leader.runtime is None or self.leaders.get(reply.term) != to:
             return
