@@ -383,7 +383,7 @@ def test_timers_ring_once_at_their_last_time(acts: list[tuple[int, float | None]
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["put", "forget", "fork", "compact"]))))
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["put", "fail", "forget", "fork", "compact"]))))
 def test_the_list_holds_what_was_put_and_not_forgotten(acts: list[tuple[int, str]]) -> None:
     members, model = Members(), dict[Name, Record]()
     left_behind: list[tuple[Members, dict[Name, Record]]] = []
@@ -392,17 +392,22 @@ def test_the_list_holds_what_was_put_and_not_forgotten(acts: list[tuple[int, str
         if act == "put":
             model[name] = merge(None, Alive(name, 1, 0, name), 0.0)
             members.put(model[name])
+        elif act == "fail" and name in model:
+            model[name] = merge(model[name], Confirm(name, 1, 0, "a"), 0.0)
+            members.put(model[name])
         elif act == "forget":
             model.pop(name, None)
             members.forget(name)
         elif act == "fork":
             left_behind.append((members, dict(model)))
             members = members.fork()
-        else:
+        elif act == "compact":
             members.compact()
     for one, held in [*left_behind, (members, model)]:
         assert {record.name: record for record in one} == held
-        assert (one.living, len(one)) == (len(held), len(held))
+        living = {name for name, record in held.items() if record.living}
+        assert (one.living, len(one)) == (len(living), len(held))
+        assert set(one.failed) == set(held) - living
         assert len({r.name for r in one.choose(random.Random(1), 4, lambda _: True)}) == min(4, len(held))
 
 

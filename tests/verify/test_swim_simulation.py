@@ -15,6 +15,7 @@ import pytest
 
 from atoll.algorithms.swim import events as ev
 from atoll.algorithms.swim.machine import Swim
+from atoll.algorithms.swim.messages import Confirm
 from atoll.algorithms.swim.settings import Settings
 from atoll.cli import simulation
 from atoll.cli import verify as verb
@@ -275,7 +276,27 @@ class LeavesSilently(Swim):
         self._depart()
 
 
-@pytest.mark.parametrize("kind", [NeverRefutes, ForgetsSuspicion, NeverMeets, SpeaksOfItselfUndated])
+class TrustsItsEars(Swim):
+    """Heard nothing for a minute, and takes that for the silence of the others."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        beliefs = self._beliefs
+
+        def condemn(name: str) -> None:
+            record = self._local.members.get(name)
+            if record is not None and name in beliefs._suspicions:
+                beliefs.hear(Confirm(name, record.uid, record.incarnation, self.me))
+
+        beliefs.condemn = condemn  # type: ignore[method-assign]
+
+    def _wake(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "kind", [NeverRefutes, ForgetsSuspicion, NeverMeets, SpeaksOfItselfUndated, TrustsItsEars]
+)
 def test_a_broken_machine_does_not_survive_forty_lives(kind: type[Swim]) -> None:
     with pytest.raises(Wrong, match="seed"):
         for seed in range(40):
