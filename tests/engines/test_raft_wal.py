@@ -336,7 +336,7 @@ def test_a_record_that_looks_torn_is_refused_when_a_later_one_proves_that_it_was
 ) -> None:
     log = opened(tmp_path)
     for number in (1, 2, 3):
-        wrote(log, entry(number, size=1400))
+        wrote(log, entry(number, size=1100))
     where = ends(log)
     log.close()
     path = newest_segment(tmp_path)
