@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 3
+SEEDS ?= 5000
 PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0"
 
 .PHONY: demo test check bench engines engines-extra long soak lock clean
@@ -30,6 +31,7 @@ long: $(STAMP)
 	@ATOLL_LONG=1 $(BIN)/python -m pytest tests -m long
 
 soak: $(STAMP)
+	@$(BIN)/atoll verify raft --simulate --seeds $(SEEDS)
 	@$(BIN)/atoll verify swim --simulate --seeds 2000 --seed 1 --jobs 2
 	@$(BIN)/python -m atoll.verify.swim --sizes 10,100,1000,10000 --seeds 3
 

@@ -90,7 +90,11 @@ class MemberDisk:
             record = _Record(term, vote, entries)
             self._unforced.append(record)
             packed = _packed(_encode(record), self._batch, place, len(writes))
-            file.write(at, packed)
+            done = 0
+            while done < len(packed):  # sector by sector, so that any of them may be lost
+                size = SECTOR - (at + done) % SECTOR
+                file.write(at + done, packed[done : done + size])
+                done += size
             at += len(packed)
             if entries:
                 self._tops[self._number] = max(self._tops[self._number], entries[-1].index)

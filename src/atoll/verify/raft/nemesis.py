@@ -49,6 +49,7 @@ class Nemesis:
             ("write error", 0.7, self._write_error),
             ("bit flip", 0.4, self._flip),
             ("wiped", 0.4, self._wipe),
+            ("blackout", 0.25, self._blackout),
             ("pause", 1.0, self._pause),
             ("clock drift", 0.5, self._drift),
             ("isolation", 1.2, self._isolate),
@@ -149,6 +150,13 @@ class Nemesis:
         else:
             boundary = self.dice.choice(("", *["record written"] * 5, *BOUNDARIES[:3], *BOUNDARIES))
             host.trap = Trap(how, boundary, self.dice.randint(1, 3))
+
+    def _blackout(self, host: Host) -> None:
+        """The power goes for all of them at once."""
+        how = self.dice.choice([*CUTS.values()])
+        for other in [*self.cluster.hosts.values()]:
+            if other.runtime is not None:
+                other.crash(how)
 
     def _stall(self, host: Host) -> None:
         host.stalled_until = self.cluster.now + self.dice.uniform(0.05, 1.0)

@@ -62,7 +62,8 @@ class Network:
         self._carry(delay, sender, to, hand, letter)
         if chance > 1.0 - weather.doubled:
             self._bitten("duplication", to)
-            self._carry(delay + dice.random() * 0.2, sender, to, hand, letter)
+            later = 2.0 if dice.random() < 0.2 else 0.1
+            self._carry(delay + dice.random() * later, sender, to, hand, letter)
 
     def _carry(
         self, delay: float, sender: str, to: str, hand: Callable[..., None], letter: tuple[Any, ...]

@@ -19,9 +19,9 @@ class Profile:
     """Bytes of a value beside what it says."""
     think_s: float = 0.08
     load_s: float = 40.0
-    healed_s_max: float = 40.0
+    healed_s_max: float = 10.0
     """After the last fault is healed, every operation has ended within this."""
-    trouble_every_s: float = 0.45
+    trouble_every_s: float = 0.38
     settings: Settings = field(default_factory=lambda: Settings(election_s=0.3, heartbeat_s=0.1))
     snapshot_every: int = 300
     state_kept: bool = False
@@ -42,10 +42,10 @@ def profile_of(seed: int) -> Profile:
     lease_reads = dice.random() < 0.25
     drift_max = 0.1
     return Profile(
-        members=dice.choice((3, 3, 5)),
+        members=dice.choice((3, 3, 3, 3, 3, 5, 5, 5, 7)),
         clients=dice.randint(3, 6),
-        batch_max=dice.choice((1, 8, 32, 64)),
-        padding=dice.choice((0, 30, 150)),
+        batch_max=dice.choice((1, 12, 32, 64)),
+        padding=dice.choice((0, 60, 150)),
         snapshot_every=dice.choice((60, 250, 1000)),
         state_kept=dice.random() < 0.5,
         drift=drift_max * 0.45 if lease_reads else 0.1,
@@ -55,6 +55,8 @@ def profile_of(seed: int) -> Profile:
             heartbeat_s=dice.choice((0.1, 0.15)),
             message_bytes_max=dice.choice((1500, 6000, 1 << 16)),
             inflight_messages_max=dice.choice((2, 16)),
+            inflight_bytes_max=dice.choice((3000, 1 << 20)),
+            uncommitted_bytes_max=dice.choice((8000, 1 << 20)),
             chunk_bytes=dice.choice((200, 1 << 12)),
             lease_reads=lease_reads,
             drift_max=drift_max,
