@@ -17,6 +17,7 @@ from atoll.algorithms.swim.dissemination import News, retransmissions
 from atoll.algorithms.swim.machine import Swim
 from atoll.algorithms.swim.members import Members, Record, merge
 from atoll.algorithms.swim.messages import (
+    FORMAT,
     INCARNATION_MAX,
     Ack,
     Address,
@@ -33,6 +34,7 @@ from atoll.algorithms.swim.messages import (
     Sync,
     Update,
     believable,
+    other_format,
     pack,
     read_letter,
     read_packet,
@@ -263,9 +265,10 @@ def test_a_list_is_never_larger_than_its_bound_and_each_member_gets_its_turn() -
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_no_packet_and_no_letter(data: bytes) -> None:
-    for read in (read_packet, read_letter):
-        found = read(data)
-        assert found is None or found.format == 1
+    for one in (data, bytes([FORMAT]) + data):
+        for read, kind in ((read_packet, Packet), (read_letter, Letter)):
+            found = read(one)
+            assert found is None or isinstance(found, kind)
 
 
 @settings(deadline=None)
@@ -292,9 +295,13 @@ def test_what_is_past_a_bound_is_not_read(update: Update) -> None:
     assert read_letter(pack(Letter("a", Sync((update,))))) is None
 
 
-def test_another_format_is_not_read() -> None:
-    assert read_packet(pack(Packet("a", Ack(1), (), format=2))) is None
-    assert read_letter(pack(Letter("a", Ack(1), format=2))) is None
+def test_another_format_is_not_read_and_can_be_told_from_garbage() -> None:
+    for message, read in ((Packet("a", Ack(1)), read_packet), (Letter("a", Ack(1)), read_letter)):
+        data = pack(message)  # type: ignore[arg-type]
+        assert read(data) == message and other_format(data) is None
+        later = bytes([FORMAT + 1]) + data[1:]
+        assert read(later) is None and other_format(later) == FORMAT + 1
+    assert other_format(b"") is None
 
 
 def test_names_beyond_the_bound_are_not_taken_in() -> None:

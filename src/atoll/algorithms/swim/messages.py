@@ -12,11 +12,12 @@ name, are told apart. `Leave` says that a member went of its own will. `Sync` ca
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeVar
 
 import msgspec
 
 FORMAT = 1
-"""Of packets and letters. Another number is not read."""
+"""The first byte of packets and letters. What begins with another is not read."""
 NAME_BYTES_MAX = 128
 ADDRESS_BYTES_MAX = 128
 METADATA_BYTES_MAX = 1024
@@ -120,7 +121,6 @@ class Packet(msgspec.Struct, frozen=True, array_like=True):
     sender: Name
     body: Body | None = None
     updates: tuple[Update, ...] = ()
-    format: int = FORMAT
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True):
@@ -128,9 +128,10 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
 
     sender: Name
     body: Sync | Ping | Ack
-    format: int = FORMAT
 
 
+Read = TypeVar("Read")
+_FORMAT = bytes([FORMAT])
 _encoder = msgspec.msgpack.Encoder()
 _packets = msgspec.msgpack.Decoder(Packet)
 _letters = msgspec.msgpack.Decoder(Letter)
@@ -138,29 +139,35 @@ _letters = msgspec.msgpack.Decoder(Letter)
 
 def pack(message: Packet | Letter) -> bytes:
     """The bytes on the wire, before the runtime seals them."""
-    return _encoder.encode(message)
+    return _FORMAT + _encoder.encode(message)
 
 
 def read_packet(data: bytes) -> Packet | None:
     """A packet, or None for garbage and for another format; the runtime counts those."""
-    try:
-        packet = _packets.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return packet if packet.format == FORMAT and all(map(believable, packet.updates)) else None
+    packet = _read(data, _packets)
+    return packet if packet is not None and all(map(believable, packet.updates)) else None
 
 
 def read_letter(data: bytes) -> Letter | None:
     """A letter, or None for garbage and for another format."""
+    letter = _read(data, _letters)
+    if letter is None or not isinstance(letter.body, Sync):
+        return letter
+    return letter if all(map(believable, letter.body.updates)) else None
+
+
+def other_format(data: bytes) -> int | None:
+    """The format of what could not be read, if it is not ours: its sender is of another version."""
+    return data[0] if data and data[0] != FORMAT else None
+
+
+def _read(data: bytes, decoder: msgspec.msgpack.Decoder[Read]) -> Read | None:
+    if not data.startswith(_FORMAT):
+        return None
     try:
-        letter = _letters.decode(data)
+        return decoder.decode(memoryview(data)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if letter.format != FORMAT:
-        return None
-    if isinstance(letter.body, Sync) and not all(map(believable, letter.body.updates)):
-        return None
-    return letter
 
 
 def believable(update: Update) -> bool:
