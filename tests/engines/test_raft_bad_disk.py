@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -237,6 +238,36 @@ def test_a_state_whose_disk_is_full_is_dead_and_none_of_the_batch_is_in_it(tmp_p
     assert folder.applied == 10
     folder.apply(entries[10:])
     assert folder.state.revision() == 30
+    folder.close()
+
+
+def test_a_state_whose_pages_were_spoilt_says_how_it_is_made_anew(tmp_path: Path) -> None:
+    disk = Disk()
+    folder = _member(tmp_path, disk)
+    entries = tuple(put(n, f"k{n:05}", b"v" * 300) for n in range(1, 401))
+    folder.log.append([Write(1, 1, "", entries)])
+    folder.log.sync()
+    folder.apply(entries)
+    whole = folder.state.hash()
+    connection = folder.state._connect()
+    checkpoints.copy(connection)
+    connection.close()
+    folder.close()
+    (path,) = (tmp_path / "state").glob("*.db")
+    Path(f"{path}-wal").unlink()
+    data = bytearray(path.read_bytes())
+    for page in range(0, len(data), 4096):
+        if b"k00200" in data[page : page + 4096]:
+            data[page : page + 4096] = b"spoilt..." * 455 + b"."
+    path.write_bytes(data)
+    folder = _member(tmp_path, disk)
+    with pytest.raises(FormatRefused, match="made anew from snapshot and log"):
+        folder.apply([put(401, "k00200", b"")])
+    folder.close()
+    shutil.rmtree(tmp_path / "state")
+    folder = _member(tmp_path, disk)
+    folder.apply(folder.log.entries(folder.applied + 1, 401, 1 << 20))
+    assert folder.state.hash() == whole
     folder.close()
 
 

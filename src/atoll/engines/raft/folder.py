@@ -22,7 +22,7 @@ from atoll.engines.raft import files
 from atoll.engines.raft.log_opening import Owner, open_log
 from atoll.engines.raft.segment import REMEDY
 from atoll.engines.raft.snapshots import Snapshots
-from atoll.engines.raft.state import State
+from atoll.engines.raft.state import DAMAGED, State
 from atoll.engines.raft.wal import Log, LogOptions
 from atoll.errors import ConfigurationError, DiskFull, FormatRefused
 
@@ -188,7 +188,7 @@ class DataFolder:
         try:
             state = State(path, vfs=self.options.vfs)
         except FormatRefused as error:
-            if "format" in str(error):
+            if not isinstance(error.__cause__, DAMAGED):
                 raise
             log.warning("the state of %s is made anew from snapshot and log: %s", self.path, error)
             _remove_database(path)

@@ -35,7 +35,7 @@ from atoll.engines.raft.checkpoints import Checkpoints
 from atoll.engines.raft.state_writing import Book, Judge
 from atoll.engines.sqlite import history, ledger
 from atoll.engines.sqlite.translation import DISK, translate
-from atoll.errors import NotSent
+from atoll.errors import FormatRefused, NotSent
 from atoll.ports.register import Got
 from atoll.ports.store import Ranged
 
@@ -43,6 +43,7 @@ log = logging.getLogger("atoll.raft")
 T = TypeVar("T")
 Result = bytes
 """Packed receipts of one entry; empty for an entry that is no command."""
+DAMAGED = (apsw.NotADBError, apsw.CorruptError)
 FATAL = (*DISK, OSError, MemoryError, apsw.NoMemError)
 """What no command can be blamed for: it would not happen on every member."""
 
@@ -292,8 +293,14 @@ class State:
         try:
             yield
         except FATAL as error:
-            found = (
-                error if isinstance(error, MemoryError) else translate(error, str(self.path), committing=True)
-            )
+            found: Exception = error
+            if isinstance(error, DAMAGED):
+                found = FormatRefused(
+                    f"found that {self.path} is damaged ({error}). Stop this member, take the "
+                    f"folder {self.path.parent} away and start it again: the state is made anew from "
+                    "snapshot and log."
+                )
+            elif not isinstance(error, MemoryError):
+                found = translate(error, str(self.path), committing=True)
             self.failed = f"the state in {self.path} was closed after an error of the disk: {found}"
             raise found from error
