@@ -129,6 +129,7 @@ class Cluster:
             case Write() | StoreChunk():
                 node.writes.append(effect)
             case Send(to, message):
+                assert to not in ("", node.name), f"{node.name} writes to {to!r}"
                 self.letters.append(Letter(node.name, to, message))
             case SendChunk(to, term, round, snapshot, offset, bytes_max):
                 data = node.body[offset : offset + bytes_max]

@@ -218,6 +218,19 @@ def test_a_member_that_is_silent_can_be_removed_but_not_be_needed() -> None:
     asked.changed("ab")
 
 
+def test_a_leader_of_this_moment_counts_on_nobody_whom_it_has_not_heard() -> None:
+    """Else a change to members of whom most are gone would be begun, and could never end."""
+    asked = Asked("abc")
+    asked.cluster.crash("c")
+    asked.cluster.elapse(2)
+    asked.cluster.step("a", TransferAsked(98, "b"))
+    asked.cluster.settle()
+    assert asked.cluster.nodes["b"].raft.role is Role.LEADER
+    answer = asked.change("bc")
+    assert isinstance(answer, Refused) and answer.reason is Declined.WOULD_LOSE_QUORUM
+    asked.changed("ab")
+
+
 def test_a_learner_that_lags_is_no_voter_yet() -> None:
     asked = Asked("abc")
     asked.cluster.add("d")

@@ -40,7 +40,11 @@ def declined(s: State, lead: Leadership, then: Membership) -> Declined | None:
         return Declined.TRANSFERRING
     if s.membership.outgoing or s.members.index > s.commit or s.commit < lead.term_start:
         return Declined.CHANGING
-    heard = {member for member, p in lead.progress.items() if s.now - p.heard_at < s.settings.election_s}
+    heard = {
+        member
+        for member, p in lead.progress.items()
+        if p.round and s.now < p.heard_at + s.settings.election_s
+    }
     if not then.voters:
         return Declined.WOULD_LOSE_QUORUM
     for member in set(then.voters) - set(s.membership.voters) - {s.me}:

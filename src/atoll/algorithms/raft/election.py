@@ -110,7 +110,7 @@ def lead(s: State) -> None:
     first = s.log.last + 1
     s.lead = Leadership(s.me, first, s.now)
     s.lead.heartbeat_at = s.now + s.settings.heartbeat_s
-    s.lead.committed_then = s.commit
+    s.lead.committed_then = s.log.last
     s.append([Entry(s.term, first, Kind.EMPTY, b"")])
     match_members(s)
     broadcast(s)

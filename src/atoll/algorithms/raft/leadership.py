@@ -62,7 +62,7 @@ class Leadership:
         self._began: deque[float] = deque([now])
         self._oldest = 1
         self.committed_then: Index = 0
-        """The commit index at the last heartbeat: who has this has caught up."""
+        """The commit index at the last heartbeat, at first the end of the log: who has this has caught up."""
         self.queued: list[PendingRead] = []
         self.waiting: deque[PendingRead] = deque()
         self.transfer: Transfer | None = None
