@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,13 @@ def test_wrong_words_are_said_before_anything_is_begun(
     assert main(["node", "--id", "a", "--data", str(tmp_path / "a"), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "a" / "identity").exists()
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["node", "--id", "a", "--data", str(tmp_path / "a"), "--members", f"a={where}"]) == 3
+    assert f"cannot listen on {where}" in capsys.readouterr().err
 
 
 def test_a_folder_of_another_member_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

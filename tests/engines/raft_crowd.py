@@ -188,6 +188,15 @@ class Crowd:
 
         return await until(look)
 
+    async def first_leader(self) -> str:
+        """As `leader`, right after the start: a member that ended is told of by its own words."""
+        look = asyncio.ensure_future(self.leader())
+        while not look.done():
+            for name, child in self.children.items():
+                assert child.poll() is None, f"{name} ended with {child.returncode}: {self.log(name)[-2000:]}"
+            await asyncio.wait([look], timeout=0.1)
+        return look.result()
+
     async def follower(self) -> str:
         """One that does not lead."""
         leader = await self.leader()
@@ -279,7 +288,7 @@ async def crowd(folder: Path, names: str = "abc", **words: Any) -> AsyncIterator
     try:
         for name in names:
             members.start(name, **({"members": members.first, **words} if words else {}))
-        await members.leader()
+        await members.first_leader()
         yield members
     finally:
         members.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -47,3 +48,39 @@ async def test_a_removed_member_hears_of_it_and_disturbs_nobody(tmp_path: Path) 
         await members.said(removed, "is no member of its cluster any more")
         await members.put("on", among=staying)
         assert (await members.ask(leader, "status"))["term"] == term
+
+
+async def test_snapshots_are_made_by_themselves_and_a_member_begins_from_one(tmp_path: Path) -> None:
+    async with crowd(tmp_path, compaction={"entries": 100, "keep": 10}) as members:
+        leader = await members.leader()
+        for n in range(50):
+            await members.ask(leader, "put", f"k{n}", b"v")
+        assert not any(snapshots(tmp_path, name) for name in "abc")
+        for n in range(50, 120):
+            await members.ask(leader, "put", f"k{n}", b"v")
+
+        async def made() -> None:
+            assert all(snapshots(tmp_path, name) for name in "abc")
+
+        await until(made)
+        victim = await members.follower()
+        await members.kill(victim)
+        shutil.rmtree(tmp_path / victim / "state")  # what it had applied is lost; snapshot and log are not
+        members.start(victim)
+        await until(lambda: members.same("abc"))
+
+
+def snapshots(folder: Path, name: str) -> list[Path]:
+    return list((folder / name / "snapshots").glob("*.snapshot"))
+
+
+async def test_members_that_moved_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as members:
+        await members.put("before")
+        for name in "abc":
+            await members.kill(name)
+        members.places = Crowd(tmp_path).places
+        for name in "abc":
+            members.start(name, members=members.places)
+        await members.put("after")
+        assert await members.leader()

@@ -77,7 +77,8 @@ class Consensus:
         self._asked: dict[int, _Asked] = {}
         self._proposals = Proposals(self._propose_all, self._replaced, self._unknown)
         self._barriers = Barriers(self._ask_read, runtime.want, runtime.folder.applied, settings.heartbeat_s)
-        self._since_snapshot = [0, 0]
+        newest = runtime.ledger.snapshot()
+        self._since_snapshot = [self.applied_index - (newest.index if newest is not None else 0), 0]
         self._saving: asyncio.Task[Snapshot] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._over = ""
@@ -113,7 +114,7 @@ class Consensus:
         """Where a member is reached; "" if unknown."""
         if member == self.name:
             return self.place
-        return self.membership.places.get(member) or self._runtime.peers.place(member)
+        return self._runtime.peers.place(member) or self.membership.places.get(member, "")
 
     # -- writes --
 

@@ -27,7 +27,7 @@ from atoll.engines.raft.frames import (
     read_remark,
 )
 from atoll.engines.raft.peers import Peers
-from atoll.errors import ConfigurationError, FormatRefused
+from atoll.errors import FormatRefused, NotReady
 
 UNGREETED_MAX = 256
 CLIENTS_MAX = 4096
@@ -73,7 +73,7 @@ class Door:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, listen: str) -> str:
-        """Begin to listen; answers host:port. ConfigurationError where the port is taken."""
+        """Begin to listen; answers host:port. NotReady where the port is taken."""
         host, _, port = listen.rpartition(":")
         tls = self._peers.tls.for_answering() if self._peers.tls is not None else None
         loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ class Door:
                 self._enter, host.strip("[]"), int(port), ssl=tls, backlog=1024
             )
         except (OSError, ValueError) as error:
-            raise ConfigurationError(
+            raise NotReady(
                 f"the member {self.me.name!r} cannot listen on {listen}: {error}. Expected host:port of this "
                 "machine that nobody else listens on."
             ) from None

@@ -193,7 +193,7 @@ class DataFolder:
             log.warning("the state of %s is made anew from snapshot and log: %s", self.path, error)
             _remove_database(path)
             state = State(folder / f"{0:016x}{_DATABASE}", vfs=self.options.vfs)
-        if newest is not None and state.applied < self.log.first - 1:
+        if newest is not None and state.applied < newest.index:
             self._install(state, newest)
         return state
 

@@ -81,17 +81,19 @@ async def running(
     desk: Callable[[Consensus], Serves] | None = None,
 ) -> AsyncIterator[Member]:
     """A member at work in this event loop. User code in its loop would stall its heartbeats: see Node."""
-    check_open_door(options.where, options.tls, options.insecure)
+    if options.where:
+        check_open_door(options.where, options.tls, options.insecure)
     async with AsyncExitStack() as stack:
         folder: DataFolder = prepared if prepared else await asyncio.to_thread(DataFolder, options.data)
         stack.callback(folder.close)
         identity = folder.identity or await _establish(folder, options)
         _check_identity(identity, options)
+        listen = _where(identity, options)
         await asyncio.to_thread(folder.load)
-        place = options.place or identity.bootstrap.places.get(options.id, "") or options.where
+        place = options.place or options.members.get(options.id, "") or listen
         me = Self(options.id, identity.cluster, identity.incarnation, clock.unique_id(), place)
         final: list[str] = []
-        peers = Peers(me, Acquaintances(options.data), final.append, options.tls)
+        peers = Peers(me, Acquaintances(options.data), final.append, options.tls, options.members)
         stack.callback(peers.close)
         log_, settings = folder.log, options.settings
         term, vote = log_.term_and_vote
@@ -115,11 +117,23 @@ async def running(
         stack.push_async_callback(counter.close)
         door = Door(peers, runtime.heard, counter.welcome, bytes_max=FRAME_BYTES_MAX)
         stack.callback(door.close)
-        await door.open(options.where)
+        await door.open(listen)
         watchdog = Watchdog(settings.election_s / 2)
         stack.callback(watchdog.close)
         runtime.start(consensus)
         yield Member(options, folder, runtime, consensus, door, peers, watchdog)
+
+
+def _where(identity: Identity, options: MemberOptions) -> str:
+    """Where to listen: as told, or as the folder knows."""
+    listen = options.where or identity.bootstrap.places.get(options.id, "")
+    if not listen:
+        raise ConfigurationError(
+            f"found no place for {options.id} to listen at; expected --listen host:port, "
+            "where others reach it."
+        )
+    check_open_door(listen, options.tls, options.insecure)
+    return listen
 
 
 def _desk() -> Callable[[Consensus], Serves]:
@@ -185,8 +199,11 @@ def _check_identity(identity: Identity, options: MemberOptions) -> None:
             f"{options.id}. "
             "Each member has a folder of its own: name the right one, or an empty one."
         )
-    if options.members and identity.bootstrap.places and cluster_of(options.members) != identity.cluster:
+    first = identity.bootstrap.places
+    if options.members and first and options.members.keys() != first.keys():
         log.warning(
-            "%s has been started with other --members before; those count, and what was changed since",
+            "%s was first started with the members %s; those count, and what was changed "
+            "since. Of --members now only the places count",
             options.id,
+            ", ".join(first),
         )

@@ -41,8 +41,9 @@ def settings_of(**chosen: Any) -> Settings:
 class MemberOptions:
     """What a member is started with. Places are host:port.
 
-    `members`: all first members, the same for each; it counts when the folder is new. `join`: any member of a
-    cluster that stands, instead. `place`: where others reach it, if that is not `listen`.
+    `members`: all first members, the same for each; when the folder is not new, only their places count.
+    `join`: any member of a cluster that stands, instead. `place`: where others reach it, if that is not
+    `listen`.
     """
 
     id: Name
@@ -110,8 +111,8 @@ class MemberOptions:
 
     @property
     def where(self) -> str:
-        """Where to listen."""
-        return self.listen or self.members.get(self.id, "") or "127.0.0.1:0"
+        """Where to listen, as far as was told."""
+        return self.listen or self.members.get(self.id, "")
 
 
 def cluster_of(first: Mapping[Name, str]) -> str:

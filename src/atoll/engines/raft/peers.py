@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from atoll import clock
@@ -76,6 +76,8 @@ class Peers:
     acquaintances: Acquaintances
     final: Callable[[str], None]
     tls: Tls | None = None
+    told: Mapping[Member, str] = field(default_factory=dict)
+    """Places that whoever started this member told; they count before those of the log."""
     counts: Counts = field(default_factory=Counts)
     _lines: dict[Member, Line] = field(default_factory=dict)
     _callers: dict[Member, str] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Peers:
         """These are the members, and where they are; lines to others are hung up."""
         for name, place in places.items():
             if name != self.me.name:
-                self.meet(name, place)
+                self.meet(name, self.told.get(name) or place)
         for name in [n for n in self._lines if n not in places]:
             self._lines.pop(name).close()
 
