@@ -16,7 +16,8 @@ from atoll import clock
 from atoll.engines.raft import RaftStore, command, wire
 from atoll.engines.raft.link import Link
 from atoll.errors import AtollError, LimitReached, NotSent, OutcomeUnknown, ReadOnly, Refused
-from atoll.ports.store import Durable, Token, absent, put, unchanged
+from atoll.ports.register import Unmet
+from atoll.ports.store import Durable, Token, absent, delete, put, unchanged
 from atoll.verify.proxy import Mood
 from engines.raft_ways import Held, behind_doormen, until
 from servers import server
@@ -304,3 +305,30 @@ async def test_where_the_url_says_that_a_member_is_counts_more_than_what_members
         with pytest.raises(NotSent):  # the negative control: only the members' own words lead to the leader
             await alone.transact(put("k", b"2"))
         await alone.close()
+
+
+async def test_answers_that_are_larger_than_a_frame_come_in_pieces(shared: Any) -> None:
+    """Many large values that were not what somebody expected, or that were removed, in one batch."""
+    at = place()
+    async with atoll.urls.store(shared("raft", nodes=3).url) as store:
+        keys = [f"{at}{n:02}" for n in range(14)]
+        for key in keys:
+            await store.transact(put(key, key[-2:].encode() * 200_000))
+        await store.transact(put(f"{at}last", b""))  # alone: those who come now wait for its return
+        unmet = await asyncio.gather(*(store.put_if(key, b"", 0) for key in keys))
+        for key, answer in zip(keys, unmet, strict=True):
+            assert isinstance(answer, Unmet)
+            entry = answer.entries[key]
+            assert entry and entry.value == key[-2:].encode() * 200_000
+        gone = await asyncio.gather(*(store.transact(delete(key)) for key in keys))
+        assert all(len(one.results[0].value) == 400_000 for one in gone)  # type: ignore[union-attr]
+
+
+async def test_a_text_that_utf8_cannot_write_is_its_callers_fault_alone(shared: Any) -> None:
+    at = place()
+    async with atoll.urls.store(shared("raft", nodes=3).url) as store:
+        good = [store.transact(put(f"{at}{n}", b"")) for n in range(5)]
+        bad = store.transact(put(f"{at}k", b""), request_id="\ud800")
+        *answers, error = await asyncio.gather(*good, bad, return_exceptions=True)
+        assert isinstance(error, atoll.ConfigurationError)
+        assert all(answer.results for answer in answers)  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ REMEMBERED = 256
 class Line(NamedTuple):
     """One key that one transaction touched. `put`: it has a value now, else it is gone.
 
-    `entry`: what was put, where that is said; never with a lease, whose end nobody would know.
+    `entry`: what was put, where that is said; with a lease only where its end is told by itself.
     """
 
     revision: int

@@ -8,12 +8,11 @@ wait for it wait together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import apsw
 import msgspec
 
 from atoll import clock
@@ -24,13 +23,11 @@ from atoll.engines.raft.bell import HEARTBEAT_S
 from atoll.engines.raft.command import stamp
 from atoll.engines.raft.connection import Connection
 from atoll.engines.raft.consensus import Consensus
+from atoll.engines.raft.reading_room import BARRIER_S, ReadingRoom
 from atoll.engines.raft.serving import Serving, refused
 from atoll.engines.raft.visitor import Visitor
 from atoll.errors import AtollError, FormatRefused
 
-Look = Callable[[apsw.Connection], wire.Answer]
-Question = tuple[Visitor, int, Look, bool]
-"""Who asks, under which number, what to read, and whether it may be much."""
 MUCH = 1000
 """Entries in one range; who asks for more is served by a thread."""
 
@@ -43,11 +40,9 @@ class Desk:
         self._serving = Serving(consensus)
         self._visitors: set[Visitor] = set()
         self._subscribed: set[Visitor] = set()
-        self._sure: list[Question] = []
-        """Questions whose answer may not be older than they are."""
-        self._local: list[Question] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = False
+        self._reading = ReadingRoom(consensus, self._spawn)
+        self._beating = False
         self._told = consensus.state.revision()
         self._loop = asyncio.get_running_loop()
         consensus.state.on_commit.append(self._committed)
@@ -89,16 +84,17 @@ class Desk:
             case wire.Write():
                 self._write(visitor, number, verb)
             case wire.Get():
-                self._surely(visitor, number, partial(reading.get, key=verb.key))
+                self._reading.ask(visitor, number, partial(reading.get, key=verb.key), sure=True)
             case wire.Range():
                 look = partial(reading.span, low=verb.low, high=verb.high, limit=verb.limit)
-                self._queue(visitor, number, look, sure=True, much=verb.limit > MUCH)
+                self._reading.ask(visitor, number, look, sure=True, much=verb.limit > MUCH)
             case wire.Look():
                 self._look(visitor, number, verb)
             case wire.Ask():
-                self._queue(visitor, number, self._serving.card, sure=verb.fresh)
+                self._reading.ask(visitor, number, self._serving.card, sure=verb.fresh)
             case wire.Judge():
-                self._surely(visitor, number, partial(self._serving.judged, data=verb.data))
+                judged = partial(self._serving.judged, data=verb.data)
+                self._reading.ask(visitor, number, judged, sure=True)
             case wire.Subscribe():
                 self._subscribe(visitor, number)
             case _:
@@ -128,68 +124,15 @@ class Desk:
     def _look(self, visitor: Visitor, number: int, verb: wire.Look) -> None:
         look = partial(reading.look, prefix=verb.prefix, after=verb.after, all=verb.all)
         behind = verb.after is not None and verb.after > self._told
-        self._queue(visitor, number, look, sure=verb.fresh or behind, much=verb.after is None)
-
-    # -- reads -----------------------------------------------------------------------------------------
-
-    def _surely(self, visitor: Visitor, number: int, look: Look) -> None:
-        self._queue(visitor, number, look, sure=True)
-
-    def _queue(self, visitor: Visitor, number: int, look: Look, *, sure: bool, much: bool = False) -> None:
-        (self._sure if sure else self._local).append((visitor, number, look, much))
-        if not self._reading:
-            self._reading = True
-            self._spawn(self._read())
-
-    async def _read(self) -> None:
-        """All who wait share one question to the majority, and one look at the book."""
-        try:
-            while self._sure or self._local:
-                local, self._local = self._local, []
-                if local:
-                    await self._tell_all(local)
-                sure, self._sure = self._sure, []
-                if not sure:
-                    continue
-                try:
-                    await self._consensus.read_barrier()
-                except AtollError as error:
-                    answer = refused(error, self._consensus, read=True)
-                    for visitor, number, _, _ in sure:
-                        visitor.answer(number, answer)
-                else:
-                    await self._tell_all(sure)
-        finally:
-            self._reading = False
-
-    async def _tell_all(self, asked: list[Question]) -> None:
-        """Answer all from one snapshot; who wants much is served beside the loop."""
-        little = [one for one in asked if not one[3]]
-        if little:
-            for (visitor, number, _, _), answer in zip(little, self._found(little), strict=True):
-                visitor.answer(number, answer)
-        for one in asked:
-            if one[3]:
-                self._spawn(self._served(one))
-
-    async def _served(self, one: Question) -> None:
-        [answer] = await asyncio.to_thread(self._found, [one])
-        one[0].answer(one[1], answer)
-
-    def _found(self, asked: list[Question]) -> list[wire.Answer]:
-        try:
-            return self._consensus.state.read(
-                lambda connection: [_safe(look, connection) for _, _, look, _ in asked]
-            )
-        except AtollError as error:
-            return [refused(error, read=True)] * len(asked)
+        self._reading.ask(visitor, number, look, sure=verb.fresh or behind, much=verb.after is None)
 
     # -- news ------------------------------------------------------------------------------------------
 
     def _subscribe(self, visitor: Visitor, number: int) -> None:
         self._subscribed.add(visitor)
-        self._surely(visitor, number, reading.news)
-        if len(self._subscribed) == 1:
+        self._reading.ask(visitor, number, reading.news, sure=True)
+        if not self._beating:
+            self._beating = True
             self._spawn(self._heartbeat())
 
     def _committed(self, notice: Notice) -> None:
@@ -214,13 +157,16 @@ class Desk:
 
     async def _heartbeat(self) -> None:
         """All is quiet, says whoever has heard of a leader just now."""
-        while self._subscribed:
-            await asyncio.sleep(HEARTBEAT_S)
-            with suppress(AtollError):
-                await self._consensus.read_barrier()
-                frame = wire.pack(wire.Told(0, wire.News(self._told, self._told, [])))
-                for visitor in self._subscribed:
-                    visitor.tell(frame)
+        try:
+            while self._subscribed:
+                await asyncio.sleep(HEARTBEAT_S)
+                with suppress(AtollError), clock.deadline(BARRIER_S):
+                    await self._consensus.read_barrier()
+                    frame = wire.pack(wire.Told(0, wire.News(self._told, self._told, [])))
+                    for visitor in self._subscribed:
+                        visitor.tell(frame)
+        finally:
+            self._beating = False
 
     # -- the rest --------------------------------------------------------------------------------------
 
@@ -244,11 +190,3 @@ def _line(one: Line) -> tuple[int, bool, str, wire.Row | None]:
         return one.revision, one.put, one.key, None
     row = (entry.key, entry.value, entry.revision, entry.create_revision, entry.lease)
     return one.revision, one.put, one.key, row
-
-
-def _safe(look: Look, connection: apsw.Connection) -> wire.Answer:
-    """One question's answer; its error is its own."""
-    try:
-        return look(connection)
-    except AtollError as error:
-        return refused(error, read=True)

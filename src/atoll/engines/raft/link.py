@@ -18,7 +18,7 @@ from atoll import clock
 from atoll.engines.raft import wire
 from atoll.engines.raft.connection import Connection, dial
 from atoll.engines.raft.frames import FORMAT, FORMAT_OLDEST, MAGIC, Caller, Hello
-from atoll.engines.raft.wire import Answer, Leaf, News, Part, Row, Rows, Verb
+from atoll.engines.raft.wire import Answer, Done, Leaf, News, Part, Piece, Rows, Verb
 from atoll.errors import FormatRefused
 
 
@@ -41,7 +41,7 @@ class Link:
         """When something came, by the loop clock."""
         self._on_news = on_news
         self._waiting: dict[int, Callable[[Answer | Broken], None]] = {}
-        self._parts: dict[int, list[Row]] = {}
+        self._parts: dict[int, list[Part | Piece]] = {}
         self._numbers = itertools.count(1)
         self._out: list[bytes] = []
         self._connection: Connection | None = None
@@ -111,17 +111,21 @@ class Link:
                 self._on_news(self, told.answer)
             return
         answer = told.answer
-        if isinstance(answer, Part):
+        if isinstance(answer, Part | Piece):
             if told.number in self._waiting:
-                self._parts.setdefault(told.number, []).extend(answer.rows)
+                self._parts.setdefault(told.number, []).append(answer)
             return
         waiting = self._waiting.pop(told.number, None)
         if waiting is not None:
             waiting(self._whole(told.number, answer) if self._parts else answer)
 
     def _whole(self, number: int, answer: Answer) -> Answer:
-        """The answer with the rows that came before it."""
-        rows = self._parts.pop(number, [])
+        """The answer with what came before it."""
+        parts = self._parts.pop(number, [])
+        rows = [row for part in parts if isinstance(part, Part) for row in part.rows]
+        if parts and isinstance(answer, Done):
+            pieces = [part.data for part in parts if isinstance(part, Piece)]
+            return Done(b"".join([*pieces, answer.data]))
         if rows and isinstance(answer, Rows):
             return msgspec.structs.replace(answer, rows=rows + answer.rows)
         if rows and isinstance(answer, Leaf):

@@ -90,6 +90,7 @@ def _change(number: int, touched: Iterator[Any], prefix: str) -> tuple[list[Row]
         else:
             put.append((key, value, number, created, lease))
             weight += len(value)
+        weight += 2 * len(key) + 64
     return put, gone, weight
 
 

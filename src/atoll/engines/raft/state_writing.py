@@ -351,6 +351,6 @@ def _signed(client: int) -> int:
 def _told_entry(
     revision: int, key: str, value: bytes | None, created: int, lease: str | None
 ) -> Entry | None:
-    if value is None or lease is not None or len(value) > VALUE_MAX:
+    if value is None or len(value) > VALUE_MAX:
         return None
-    return Entry(key, value, revision, created, None)
+    return Entry(key, value, revision, created, lease)  # a lease's end is told as a commit of its own

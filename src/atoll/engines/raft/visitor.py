@@ -10,7 +10,7 @@ import asyncio
 
 from atoll.engines.raft import wire
 from atoll.engines.raft.connection import Connection
-from atoll.engines.raft.reading import parcels
+from atoll.engines.raft.reading import PARCEL_BYTES, parcels
 from atoll.engines.raft.wire import Answer, Told
 
 WAITING_MAX = 4096
@@ -44,6 +44,8 @@ class Visitor:
             self.room()
         if isinstance(answer, wire.Rows | wire.Leaf):
             answer = self._parted(number, answer)
+        elif isinstance(answer, wire.Done) and len(answer.data) > PARCEL_BYTES:
+            answer = self._in_pieces(number, answer.data)
         self._send(wire.pack(Told(number, answer)))
 
     def tell(self, frame: bytes) -> None:
@@ -56,6 +58,13 @@ class Visitor:
         if self._paused and self._waiting < WAITING_MAX // 2 and self.connection.writable:
             self._paused = False
             self.connection.resume_reading()
+
+    def _in_pieces(self, number: int, data: bytes) -> Answer:
+        at = 0
+        while len(data) - at > PARCEL_BYTES:
+            self._send(wire.pack(Told(number, wire.Piece(data[at : at + PARCEL_BYTES]))))
+            at += PARCEL_BYTES
+        return wire.Done(data[at:])
 
     def _parted(self, number: int, answer: wire.Rows | wire.Leaf) -> Answer:
         rows = answer.rows if isinstance(answer, wire.Rows) else answer.snapshot

@@ -221,7 +221,13 @@ class Part(_Slip, frozen=True, tag=9):
     rows: list[Row]
 
 
-Answer = Done | Rows | Seconds | Leaf | News | Card | Status | Refusal | Part
+class Piece(_Slip, frozen=True, tag=10):
+    """Bytes that come before those of the `Done` with the same number, for the same reason."""
+
+    data: bytes
+
+
+Answer = Done | Rows | Seconds | Leaf | News | Card | Status | Refusal | Part | Piece
 
 
 class Asked(_Slip, frozen=True):
