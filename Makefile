@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 3
 SEEDS ?= 5000
-PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0"
+PEERS := "persist-queue>=1.0" "diskcache>=5.6" "filelock>=3.15" "aetcd>=1.0" "python-redis-lock>=4.0" "pysyncobj>=0.3.17"
 
 .PHONY: demo test check bench engines engines-extra long soak lock clean
 .DEFAULT_GOAL := test

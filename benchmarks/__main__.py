@@ -1,6 +1,6 @@
 """`make bench`: every benchmark on this machine and in this folder, written to benchmarks/RESULTS.md.
 
-    python -m benchmarks [store queue lock transaction coordination pauses imports] [--folder DIR]
+    python -m benchmarks [store queue lock transaction coordination consensus pauses imports] [--folder DIR]
                          [--rounds 5] [--seconds 1.5] [--times 400] [--output FILE]
 
 Figures of one machine compare sides, not machines. With names given, only those run, and nothing is written
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Result, Size, fsync_ms, machine, number
 
-NAMES = ("store", "queue", "lock", "transaction", "coordination", "pauses", "imports")
+NAMES = ("store", "queue", "lock", "transaction", "coordination", "consensus", "pauses", "imports")
 
 
 def main(words: list[str] | None = None) -> int:
