@@ -124,8 +124,8 @@ def _tables(
     result.tables.append((head, [(side, Spread.of(found)) for side, found in next_write.items()]))
     result.notes.append(
         "aetcd speaks to the leader, but for the kill to another member, for it knows one address. "
-        "PySyncObj: its defaults, no journal, nothing is forced; the load is in the leader's process; its reads are "
-        "local and not linearizable, so they are not shown."
+        "PySyncObj: its defaults, no journal, nothing is forced; the load is in the leader's process; its "
+        "reads are local and not linearizable, so they are not shown."
     )
 
 

@@ -1,7 +1,7 @@
 """A member of a PySyncObj cluster, with the load in its own process, as its users run it.
 
 Words on standard input, a line of JSON for each on standard output. `load WRITERS SECONDS`: so many puts
-under way at once by callbacks, for so long. Its defaults stand: no journal, so nothing is ever forced to disk.
+under way at once by callbacks, for so long. Its defaults stand: no journal, so nothing is ever forced.
 """
 
 from __future__ import annotations
