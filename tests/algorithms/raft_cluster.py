@@ -114,6 +114,8 @@ class Cluster:
         if not node.up:
             return []
         effects = node.raft.step(event, self.now)
+        if isinstance(event, Elapsed) and not effects:
+            assert node.raft.deadline > self.now, f"{name} asks for the same moment again and does nothing"
         for effect in effects:
             self.obey(node, effect)
         self.check(node)

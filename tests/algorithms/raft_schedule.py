@@ -58,7 +58,7 @@ class Schedule:
             (self.lose, 2),
             (self.double, 1),
             (self.partition, 0.4),
-            (self.change, 0.5),
+            (self.change, 1.5),
             (self.crash, 0.5),
             (self.transfer, 0.3),
             (self.snapshot, 0.6),

@@ -25,7 +25,9 @@ from atoll.algorithms.raft.events import (
     Elapsed,
     Event,
     Proposed,
+    ReadAsked,
     Received,
+    Refused,
     Role,
     Send,
     StoreChunk,
@@ -346,12 +348,13 @@ def test_snapshot_2_to_4_pieces_are_stored_in_order_and_more_is_waited_for() -> 
     assert [(e.offset, e.done) for e in one.effects if isinstance(e, StoreChunk)] == [(0, False)]
 
 
-def test_snapshot_6_a_log_that_has_its_last_entry_keeps_what_follows() -> None:
-    one = One(1, 1, 1, 1, 1, 1)
+@pytest.mark.parametrize("length", [5, 6])
+def test_snapshot_6_a_log_that_has_its_last_entry_keeps_what_follows(length: int) -> None:
+    one = One(*[1] * length)
     (reply,) = one.hear("b", chunk(1, 0, b"abcd", True))
     assert isinstance(reply, AppendReply) and reply.match == 5
     assert one.raft.commit == 5
-    assert len(one.terms) == 6
+    assert len(one.terms) == length
     assert not [e for e in one.effects if isinstance(e, StoreChunk)]
 
 
@@ -416,6 +419,23 @@ def test_a_snapshot_of_what_was_not_applied_is_refused() -> None:
     one = One(1, 1)
     with pytest.raises(AssertionError, match="only 0 is applied"):
         one.step(Compacted(Snapshot(2, 1, ABC)))
+
+
+def test_a_read_that_a_leader_leaves_unanswered_is_refused_within_an_election_timeout() -> None:
+    cluster = Cluster(["a", "b", "c"])
+    cluster.elect("a")
+    cluster.elapse(0.1)
+    asked_at = cluster.now
+    cluster.step("b", ReadAsked(7))
+    for _ in range(5):  # the leader is heard, but its answer is not
+        cluster.letters.clear()
+        cluster.now = min(cluster.nodes["b"].raft.deadline, cluster.now + 0.2)
+        cluster.step("b", Received("a", Append(1, 9, 1, 1, 1)))
+        cluster.step("b", Elapsed())
+    refused = [e for e in cluster.heard["b"] if isinstance(e, Refused)]
+    assert [e.id for e in refused] == [7]
+    assert cluster.now >= asked_at + 0.5
+    assert cluster.nodes["b"].raft.role is Role.FOLLOWER
 
 
 def test_time_that_goes_back_is_not_believed() -> None:

@@ -19,7 +19,7 @@ from atoll.algorithms.raft.state import State
 def begin(s: State, member: Member, progress: Progress) -> None:
     """Offer the newest snapshot instead of the log."""
     snapshot = s.log.view.snapshot()
-    if snapshot is not None and snapshot.index >= progress.next - 1:
+    if snapshot is not None:
         progress.send_snapshot(snapshot, s.now)
         chunk(s, member, progress)
 
