@@ -144,6 +144,7 @@ def test_who_failed_is_forgotten_after_a_time_by_all_and_not_brought_back_by_any
     assert cluster.run(120, lambda: all(cluster.machine(i).member("m5") is None for i in others))
     cluster.run(cluster.now + 60)
     assert all(cluster.machine(i).member("m5") is None for i in others)
+    assert all(len(cluster.machine(i)._local.members) == 11 for i in others), "kept out of sight, for ever"
     assert told["Joined"] == 0
 
 

@@ -15,7 +15,7 @@ from atoll.algorithms.swim.messages import Body, Name, Packet, Update, size
 
 LOOKED_AT_MAX = 64
 """Pieces looked at for one packet: a full one costs no more than this, however much news there is."""
-_FRAME = 6
+_FRAME = 5
 """Bytes of a packet around its parts: the format, its own array, the array of updates."""
 
 
