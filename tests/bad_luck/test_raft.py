@@ -296,3 +296,41 @@ async def test_tls_with_certificates_works_and_without_is_refused() -> None:
         ca = cluster.facts["ca"]
         with pytest.raises(ConfigurationError, match="all three"):
             atoll.urls.store(f"{cluster.url.partition('?')[0]}?ca={ca}")
+
+
+async def test_a_write_that_is_called_not_sent_is_not_sent_later_beside_others() -> None:
+    """Writes travel together, each with a deadline of its own: the one whose time is up is put down."""
+    async with server("raft", nodes=3) as cluster, atoll.urls.store(cluster.url) as store:
+        await store.transact(put("k", b"1"))
+        leader = await cluster.leader()
+        for number, member in enumerate(cluster.members):
+            if number != leader:
+                member.kill()
+
+        async def nobody_leads() -> bool:
+            return (await cluster.facts["status"](leader))["leader"] == ""
+
+        await until(nobody_leads, "the one that is left knows that it does not lead")
+
+        async def written(key: str, within_s: float) -> str:
+            try:
+                with atoll.deadline(within_s):
+                    await store.transact(put(key, b"2"))
+            except (NotSent, OutcomeUnknown) as error:
+                return type(error).__name__
+            return "written"
+
+        first = asyncio.create_task(written("first", 0.4))  # it travels alone, and all others together
+        patient = asyncio.create_task(written("patient", 30))
+        hurried = [asyncio.create_task(written(f"hurried{n}", 1 + n / 10)) for n in range(5)]
+        said = await asyncio.gather(*hurried)
+        for number, member in enumerate(cluster.members):
+            if number != leader:
+                member.launch()
+        assert (await patient, await first) == ("written", "NotSent")
+        assert "NotSent" in said, "those whose question did not fly at that moment"
+        for number, word in enumerate(said):
+            if word == "NotSent":
+                assert (await store.get(f"hurried{number}")).entry is None, (
+                    "it was called not sent, and was sent"
+                )

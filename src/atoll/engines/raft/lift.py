@@ -103,6 +103,7 @@ class Lift:
         if mine.journey is not None and mine.journey.doubt:
             mine.answer.set_exception(call.unknown(_WHAT, url, left))
         elif mine.journey is not None:
+            self._put_down(mine, mine.journey)
             mine.answer.set_exception(
                 NotSent(f"{_WHAT} was not taken by any member of {url} in {left:.3g} s. Nothing happened.")
             )
@@ -113,6 +114,12 @@ class Lift:
                     f"took {left:.3g} s. Nothing of it was sent."
                 )
             )
+
+    def _put_down(self, mine: _Waiting, journey: _Journey) -> None:
+        """The others ride on without it: what is called not sent may not be sent later beside them."""
+        journey.batch.remove(mine)
+        data = writing.packed([one.asked for one in journey.batch])
+        journey.verb = wire.Write(journey.verb.client, journey.verb.sequence, data)
 
     # -- a journey -------------------------------------------------------------------------------------
 
@@ -223,7 +230,7 @@ class Lift:
             if left <= 0:
                 raise NotSent(f"the turn to {self._members.url} came after the deadline. Nothing was sent.")
             with clock.deadline(left):
-                answer, twice = await self._members.put(mine.verb, _WHAT, mine.doubt)
+                answer, twice = await self._members.put(lambda: self._verb(mine), _WHAT, mine.doubt)
             assert isinstance(answer, Done), f"a write was answered with {type(answer).__name__}"
             results = writing.unpacked(answer.data, len(mine.batch))
             if results is not None:
@@ -231,6 +238,12 @@ class Lift:
             self._begin_anew(mine)
             if twice:
                 raise writing.forgotten(self._members.url)
+
+    def _verb(self, mine: _Journey) -> wire.Write:
+        """What is asked next, of those who still ride."""
+        if not mine.batch:
+            raise NotSent("nobody waits for it any more")
+        return mine.verb
 
     def _begin_anew(self, mine: _Journey) -> None:
         """The members remember a bounded number of clients, and this one was silent for long."""

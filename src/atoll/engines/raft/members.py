@@ -87,7 +87,7 @@ class Members:
 
         NotSent where nobody took it, OutcomeUnknown where somebody may have; else by what was refused.
         """
-        answer, _ = await self.put(verb, what)
+        answer, _ = await self.put(lambda: verb, what)
         return answer
 
     async def of(self, link: Link, verb: Verb, what: str) -> Answer:
@@ -101,10 +101,13 @@ class Members:
             raise _definite(answer, what, link)
         return answer
 
-    async def put(self, verb: Verb, what: str, doubt: Doubt | None = None) -> tuple[Answer, bool]:
+    async def put(
+        self, verb: Callable[[], Verb], what: str, doubt: Doubt | None = None
+    ) -> tuple[Answer, bool]:
         """The same, and whether an earlier asking may have been taken without an answer.
 
-        `doubt`: what is known of earlier askings; it is kept true meanwhile.
+        `verb`: what is asked, anew each time. `doubt`: what is known of earlier askings; it is kept true
+        meanwhile.
         """
         due = clock.loop_now() + left_s(what, self.options.ceiling_s)
         doubt = Doubt() if doubt is None else doubt
@@ -115,7 +118,7 @@ class Members:
                 link = self.standing() or await self._connected(left)
                 left = max(due - clock.loop_now(), 0.001)
                 doubt.flying = True
-                answer = await link.ask(verb, left, min(left, self.options.attempt_s))
+                answer = await link.ask(verb(), left, min(left, self.options.attempt_s))
             except (Broken, TimeoutError) as error:
                 assert link is not None
                 if isinstance(error, TimeoutError) or error.sent:
