@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from atoll.verify.raft import report
-from atoll.verify.raft.counts import FAULTS, ROLES
+from atoll.verify.raft.counts import FAULTS, ROLES, Counts
 from atoll.verify.raft.profile import profile_of
 from atoll.verify.raft.runtime import Runtime
 from atoll.verify.raft.simulate import simulate, simulated
@@ -61,6 +61,13 @@ def test_the_command_prints_figures_the_table_and_how_to_play_it_again(tmp_path:
 def test_several_processes_give_what_one_gives() -> None:
     alone, together = report.summary([*simulated(range(3))]), report.summary([*simulated(range(3), 2)])
     assert report.as_data(alone) == report.as_data(together)
+
+
+def test_a_fault_that_bit_nobody_in_some_role_is_a_missing_cell() -> None:
+    counts = Counts()
+    assert len(counts.missing) == len(FAULTS) * len(ROLES)
+    counts.cells["loss", "leader"] = 1
+    assert ("loss", "leader") not in counts.missing and ("loss", "candidate") in counts.missing
 
 
 class Mute(Runtime):

@@ -140,6 +140,11 @@ def acknowledges_before_it_is_forced(c: Cluster) -> None:
     c.witness.says(follower(c), leader(c).name, AppendReply(term, 1, True, len(c.witness.log) + 1))
 
 
+def takes_back_what_it_acknowledged(c: Cluster) -> None:
+    for match in (8, 7):
+        c.witness.says(follower(c), leader(c).name, AppendReply(machine(leader(c)).term, 1, True, match))
+
+
 def agrees_where_it_differs(c: Cluster) -> None:
     host, ahead = leader(c), entry_after(c, term=machine(leader(c)).term)
     c.witness.asked(host, Write(97, ahead.term, "", (ahead,)))
@@ -258,6 +263,7 @@ BROKEN: list[tuple[str, Callable[[Cluster], None]]] = [
     ("nothing is said before it is forced", votes_before_it_is_forced),
     ("nothing is said before it is forced", acknowledges_before_it_is_forced),
     ("nobody stands unasked", stands_unasked),
+    ("an acknowledgement stands", takes_back_what_it_acknowledged),
     ("a match agrees", agrees_where_it_differs),
     ("one leader a term", leads_beside_another),
     ("elected by a majority", leads_without_votes),
@@ -293,7 +299,7 @@ def test_every_rule_has_something_that_breaks_it() -> None:
     for module in (witness, history, cluster_module):
         text = Path(str(module.__file__)).read_text()
         rules |= set(re.findall(r'(?:_broken|Violation)\(\s*"([^"]+)"', text))
-    assert rules == {rule for rule, _ in BROKEN} | {"liveness after healing"}
+    assert rules == {rule for rule, _ in BROKEN} | {"liveness after healing", "the world goes on"}
 
 
 # -- broken worlds -----------------------------------------------------------------------------------
@@ -326,6 +332,13 @@ class Deaf(Runtime):
             super().ask(client, number, request)
 
 
+class Restless(Runtime):
+    """Looks at its clock again and again, and never waits."""
+
+    def arm(self) -> None:
+        self.cluster.at(self.cluster.now, self.enter, self.arm)
+
+
 def caught(seeds: int, **parts: Any) -> set[str]:
     """The rules that broke in the first `seeds` seeds, until there is one."""
     lying, last = parts.pop("lying_disks", False), parts.pop("last_batch_flips", False)
@@ -351,6 +364,11 @@ def test_reads_without_asking_the_others_are_caught() -> None:
 def test_a_cluster_that_answers_nobody_is_caught() -> None:
     short = Profile(load_s=10.0, healed_s_max=5.0, settings=Settings(election_s=0.3))
     assert caught(1, runtime=Deaf, profile=short) == {"liveness after healing"}
+
+
+def test_a_member_that_never_waits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "EVENTS_MAX", 20_000)
+    assert caught(1, runtime=Restless) == {"the world goes on"}
 
 
 def test_disks_that_lie_about_forcing_are_caught_so_nothing_is_promised_on_them() -> None:

@@ -26,6 +26,8 @@ from atoll.verify.raft.profile import Profile
 from atoll.verify.raft.witness import Witness
 
 LINES_A_BLOCK = 2_000
+EVENTS_MAX = 2_000_000
+"""A run has some ten thousand; one that has this many goes round in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class Cluster:
         while heap and heap[0][0] <= end:
             self.now, _, act, what = pop(heap)
             act(*what)
+            if self._entered > EVENTS_MAX:
+                raise Violation("the world goes on", f"{EVENTS_MAX} events by {self.now:.3f} s, last {act}")
             if self.now >= look:
                 if over():
                     return True
