@@ -7,6 +7,7 @@ hangs where its name says only when the nail was driven in, which is a forced wr
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,7 +34,18 @@ def write(descriptor: int, data: bytes, offset: int) -> None:
         view = view[done:]
 
 
-force: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+def _force_through(descriptor: int) -> None:
+    """On macOS fsync stops at the drive's own memory; this goes on to the medium."""
+    try:
+        fcntl.fcntl(descriptor, _FULL)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL):
+            raise
+        os.fsync(descriptor)
+
+
+_FULL: int = getattr(fcntl, "F_FULLFSYNC", 0)
+force: Callable[[int], None] = _force_through if _FULL else getattr(os, "fdatasync", os.fsync)
 """Ask the disk to keep what was written. Where it raises, it must never be asked again about that file: the
 kernel may have thrown the pages away and would say yes."""
 
