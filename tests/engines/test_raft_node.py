@@ -83,7 +83,7 @@ async def test_a_killed_leader_takes_no_acknowledged_write_with_it(tmp_path: Pat
 
 
 async def test_a_leader_that_was_stopped_answers_honestly_when_it_wakes(tmp_path: Path) -> None:
-    async with crowd(tmp_path) as members:
+    async with crowd(tmp_path, election_s=1.0) as members:
         leader = await members.leader()
         others = [name for name in "abc" if name != leader]
         first, _, _ = await sorted_out(await pour(members, leader, 50))
@@ -96,7 +96,7 @@ async def test_a_leader_that_was_stopped_answers_honestly_when_it_wakes(tmp_path
         assert not any(future.done() for future in asked.values())
         for name in others:
             await members.kill(name)
-            members.start(name)
+            members.start(name, members=members.first, election_s=1.0)
         await members.put("meanwhile", among=others)
         members.signal(leader, signal.SIGCONT)
         done, never, unknown = await sorted_out(asked)

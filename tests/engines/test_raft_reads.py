@@ -29,7 +29,7 @@ async def test_a_lease_answers_reads_without_a_letter(lease_reads: bool, tmp_pat
         leader = await own.leader()
         await own.put(leader, "x")
         sent = await letters_of_reads(own, leader)
-        assert sent < READS if lease_reads else sent >= 2 * READS  # heartbeats are few
+        assert sent < READS if lease_reads else sent > READS  # heartbeats are few
 
 
 async def test_reads_that_come_together_share_one_question(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from atoll.errors import (
 log = logging.getLogger("atoll.raft")
 CEILING_S = 10.0
 LOOK_S = 0.01
-APPLYING_MAX = 50_000
+BEHIND_MAX = 50_000
 """Committed entries that may wait for the state before more is refused."""
 
 
@@ -157,9 +157,10 @@ class Consensus:
             )
         if not self.is_leader:
             return declining.not_leader(self.name, self.leader, self.place_of(self.leader))
-        if self._runtime.applying > APPLYING_MAX:
+        behind = self._runtime.machine.commit - self.applied_index
+        if behind > BEHIND_MAX:
             return Overloaded(
-                f"{self._runtime.applying} committed commands wait for the state; come back later"
+                f"{behind} committed commands wait for the state of {self.name}; come back later"
             )
         return None
 
