@@ -33,9 +33,12 @@ class Doormen(Porters):
     """As Porters, but whoever is no member still reaches the lonely one: its clients stay with it."""
 
     def owner(self, client: int) -> int:
-        """The process behind a connection."""
+        """The process behind a connection; 0 where it cannot be told just now."""
         if client not in self.owners:
-            self.owners[client] = owner_of(client)
+            found = owner_of(client)
+            if not found:
+                return 0
+            self.owners[client] = found
         return self.owners[client]
 
     def concerned(self, door: int, client: int) -> bool:
@@ -44,6 +47,7 @@ class Doormen(Porters):
 
     def mood(self, mood: Mood) -> None:
         """Of all doors, for this process: the members hear each other as before."""
+        self.owners.clear()  # ports are used again
         for proxy in self.proxies:
             proxy.concerns = lambda client: self.owner(client) == os.getpid()
             proxy.be(mood)

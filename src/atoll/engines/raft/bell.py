@@ -59,6 +59,11 @@ class Bell:
             return Heard(after, (), True)
         return self._notices.since(after, prefix)
 
+    @property
+    def newest(self) -> int:
+        """The newest revision that was heard of."""
+        return self._notices.newest
+
     def went_back(self) -> None:
         """The store has less than was known of it: what was heard is of no use."""
         self._notices.forget(-1)

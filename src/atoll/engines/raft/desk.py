@@ -123,7 +123,7 @@ class Desk:
 
     def _look(self, visitor: Visitor, number: int, verb: wire.Look) -> None:
         look = partial(reading.look, prefix=verb.prefix, after=verb.after, all=verb.all)
-        behind = verb.after is not None and verb.after > self._told
+        behind = max(verb.after or 0, verb.least) > self._told
         self._reading.ask(visitor, number, look, sure=verb.fresh or behind, much=verb.after is None)
 
     # -- news ------------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ class Pages:
             if (told := mine.told(at.bell.since(max(after, mine.through), prefix))) is not None:
                 return told
             after = max(after, mine.through)
-        verb = wire.Look(prefix, after, all, after is None or not at.bell.hears)
+        fresh = after is None or not at.bell.hears
+        verb = wire.Look(prefix, after, all, fresh, max(0, at.bell.newest))
         with clock.deadline(self.liveness_s / 2):
             page = page_of(await at.ask(verb, wire.Leaf, "a look at the news"))
         if after is not None and page.revision < after:

@@ -70,12 +70,16 @@ class Remaining(_Slip, frozen=True, tag=6):
 
 
 class Look(_Slip, frozen=True, tag=7):
-    """A page of history; see `parts/pages.py`. `fresh`: not older than this question. `Leaf`."""
+    """A page of history; see `parts/pages.py`. `fresh`: not older than this question. `Leaf`.
+
+    `least`: a revision that another member has told of: the answer is as of that one or a later one.
+    """
 
     prefix: str
     after: int | None
     all: bool
     fresh: bool
+    least: int = 0
 
 
 class Subscribe(_Slip, frozen=True, tag=8):
