@@ -201,9 +201,6 @@ def deadline(s: State) -> float:
     if s.lead is None:
         return min([*moments, s.election_at if s.promotable else FOREVER])
     moments.append(s.lead.heartbeat_at)
-    owed_since = s.disk.owed_since()
-    if owed_since is not None:
-        moments.append(max(owed_since + s.settings.election_s, s.lead.forgiven_until))
     if s.lead.transfer is not None:
         moments.append(s.lead.transfer.ends_at)
     return min(moments)
@@ -241,7 +238,7 @@ def nobody_answers(s: State, lead: Leadership) -> bool:
 
 
 def disk_stalls(s: State) -> bool:
-    """A write is unanswered for longer than an election timeout."""
+    """A write is unanswered for longer than an election timeout; looked at with every heartbeat."""
     owed_since = s.disk.owed_since()
     return owed_since is not None and s.now >= owed_since + s.settings.election_s
 
