@@ -145,6 +145,23 @@ def test_3_1_the_load_is_constant_however_many_members_there_are() -> None:
     assert loads == [60, 60, 60]
 
 
+def test_3_1_a_ping_for_an_earlier_tenant_of_the_address_is_not_answered() -> None:
+    others = Others(3)
+    others.hear("m0", Ping(5, "somebody"), Alive("m9", 1, 0, "m9"))
+    assert Ack(5) not in [packet.body for _, _, packet in others.sent]
+
+
+def test_3_1_silence_of_one_run_of_a_process_is_not_held_against_the_next() -> None:
+    others = Others(1, probe_interval_s=10.0, probe_timeout_s=5.0)
+    others.silent = {"m0"}
+    while not others.pings():
+        others.run(0.5)
+    others.hear("m0", None, Alive("m0", 2, 3, "m0"))
+    others.silent = set()
+    others.run(11)
+    assert others.when(ev.Suspected, "m0") == math.inf
+
+
 # -- SWIM 3.2 and 4.1: dissemination ---------------------------------------------------------------------
 
 
