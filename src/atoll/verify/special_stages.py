@@ -11,11 +11,13 @@ import ctypes
 import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from atoll import clock
+from atoll import clock, urls
+from atoll.errors import NotApplied, OutcomeUnknown
+from atoll.ports.store import put
 from atoll.verify.accidents import Accident, Fate
 from atoll.verify.power import mount
 from atoll.verify.power.mount import PowerDisk
@@ -27,6 +29,9 @@ from atoll.verify.wall_clock import WallClock, compiler
 SMALL_BYTES = 320 << 20
 """For one member: a bare PostgreSQL and two logs of etcd fit, and little more."""
 FULL_S = 1.5
+RESERVES = ("raft",)
+"""These reserve room for their log long before they need it, and miss nothing while it lasts."""
+PRESS_BYTES = 900_000
 STEPS_S = (3600, -3600, 90, -90)
 IN_GO = ("etcd", "nats", "consul")
 
@@ -111,6 +116,8 @@ def fill_up(stage: Stage) -> Fate:
         filler = stage.folder / "filler"
         try:
             accident.proof = await asyncio.to_thread(_fill, filler)
+            if stage.start.product in RESERVES:
+                await _use_up(stage)
             await asyncio.sleep(FULL_S)
         finally:
             await asyncio.to_thread(filler.unlink)
@@ -120,6 +127,14 @@ def fill_up(stage: Stage) -> Fate:
         return [accident]
 
     return fate
+
+
+async def _use_up(stage: Stage, times: int = 40) -> None:
+    """Write one large value again and again until a member has no room for it."""
+    with suppress(NotApplied, OutcomeUnknown):
+        async with urls.store(stage.straight) as store:
+            for _ in range(times):
+                await store.transact(put("atoll-verify/large", bytes(PRESS_BYTES)))
 
 
 def _fill(path: Path) -> int:
