@@ -10,6 +10,8 @@ from pathlib import Path
 
 from raft_crowd import Crowd, crowd, until
 
+from atoll.engines.raft.member_options import Compaction
+
 
 async def test_a_new_member_joins_by_a_snapshot_and_votes(tmp_path: Path) -> None:
     async with crowd(tmp_path, compaction={"keep": 0}) as members:
@@ -84,3 +86,9 @@ async def test_members_that_moved_are_found_where_they_are_said_to_be(tmp_path: 
             members.start(name, members=members.places)
         await members.put("after")
         assert await members.leader()
+
+
+def test_the_log_that_is_kept_behind_a_snapshot_is_bounded_by_its_bytes_too() -> None:
+    compaction = Compaction(keep=100, keep_bytes=1000)
+    assert compaction.kept(entries=10, size=1000) == 10
+    assert compaction.kept(entries=10, size=10) == 100  # small ones: the number counts

@@ -44,6 +44,7 @@ from atoll.errors import (
 log = logging.getLogger("atoll.raft")
 CEILING_S = 10.0
 LOOK_S = 0.01
+SNAPSHOT_S = 600.0
 BEHIND_MAX = 50_000
 """Committed entries that may wait for the state before more is refused."""
 
@@ -247,14 +248,21 @@ class Consensus:
             raise NotReady(f"{target or 'no other voter'} did not take over; {self.name} leads on") from None
 
     async def snapshot(self) -> Snapshot:
-        """Make a snapshot here, now, and drop the log below it."""
-        return await asyncio.shield(self._save())
+        """Make a snapshot here, now, and drop the log below it. OutcomeUnknown: it is not finished yet."""
+        left = left_s("the snapshot", SNAPSHOT_S)
+        try:
+            async with asyncio.timeout(left):
+                return await asyncio.shield(self._save())
+        except TimeoutError:
+            raise OutcomeUnknown(f"{left:.3g} s passed, and the snapshot is still being made.") from None
 
     def _save(self) -> asyncio.Task[Snapshot]:
         """One at a time: whoever asks meanwhile gets that one."""
         if self._saving is None or self._saving.done():
+            entries, size = self._since_snapshot
             self._since_snapshot = [0, 0]
-            self._saving = self._loop.create_task(self._runtime.snapshot(self._compaction.keep))
+            keep = self._compaction.kept(entries, size)
+            self._saving = self._loop.create_task(self._runtime.snapshot(keep))
             self._saving.add_done_callback(_noted)
         return self._saving
 

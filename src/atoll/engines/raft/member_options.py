@@ -30,6 +30,11 @@ class Compaction:
     entries: int = 100_000
     bytes: int = 64 << 20
     keep: int = 10_000
+    keep_bytes: int = 64 << 20
+
+    def kept(self, entries: int, size: int) -> int:
+        """How many entries to keep, where so many of late took `size` bytes together."""
+        return min(self.keep, self.keep_bytes * entries // size) if size > 0 else self.keep
 
 
 def settings_of(**chosen: Any) -> Settings:
