@@ -13,6 +13,8 @@ from atoll.verify.raft.simulate import simulated
 
 SHARES = 6
 SEEDS = 72
+CEILING_S = 900
+"""Half a minute of work on a core of one's own; a crowded machine may take long."""
 PROMISED = {"operations": 1_000_000, "elections": 10_000, "crash_points": 2_000, "membership_changes": 500}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import raft_seeds
+
+pytestmark = pytest.mark.timeout(raft_seeds.CEILING_S)
 
 
 def test_every_invariant_holds_under_every_seed() -> None:

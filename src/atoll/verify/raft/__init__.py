@@ -13,9 +13,9 @@ profile=...)`. `machine` is called as `Raft` is and is asked for `step`, `deadli
 `Runtime`, one method for each duty. `state` is a subclass of `Register` (`apply`, `packed`, `unpacked`).
 
 Of `atoll.verify.virtual_*` this uses `VirtualDisk`: real bytes, real torn sectors. It does not use
-`virtual_time` and `virtual_network`: those carry asyncio tasks and whole ports, some 50 microseconds a
-step, and one clock for all. A machine that never waits needs only a heap, and each host here has a clock of
-its own that runs too fast or too slow.
+`virtual_time` and `virtual_network`: those carry asyncio's tasks and whole ports under one clock. A machine
+that never waits needs only a heap, which is several times quicker, and each host here has a clock of its own
+that runs too fast or too slow. `crash_states` opens folders of real files; here the power goes in mid-run.
 
 Source: FoundationDB's simulation (Zhou et al., SIGMOD 2021, section 4) for the idea; the invariants are
 named in witness.

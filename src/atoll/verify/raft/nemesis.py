@@ -27,7 +27,7 @@ CUTS = {
     "power cut, names lost": PowerLoss.LOST_ENTRIES,
 }
 AIMS = {"leader": 0.5, "follower": 0.18, "candidate": 0.16, "learner": 0.16}
-LOSING = {"leader": 0.25, "follower": 0.1, "candidate": 0.35, "learner": 0.3}
+LOSING = {"leader": 0.28, "follower": 0.24, "candidate": 0.26, "learner": 0.22}
 """Of faults that cost a disk, of which few are allowed."""
 WAITING_MAX = 4
 
@@ -47,8 +47,8 @@ class Nemesis:
             *[(name, 1.1, self._power(how)) for name, how in CUTS.items()],
             ("disk stall", 1.0, self._stall),
             ("write error", 0.7, self._write_error),
-            ("bit flip", 0.4, self._flip),
-            ("wiped", 0.4, self._wipe),
+            ("bit flip", 0.6, self._flip),
+            ("wiped", 0.6, self._wipe),
             ("blackout", 0.25, self._blackout),
             ("pause", 1.0, self._pause),
             ("clock drift", 0.5, self._drift),

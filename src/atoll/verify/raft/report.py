@@ -96,17 +96,6 @@ def one_again(outcome: Outcome) -> str:
     return f"{COMMAND} --seed {outcome.seed} --trace trace-{outcome.seed}.txt"
 
 
-def markdown(done: Summary) -> str:
-    """For the documents: figures and table."""
-    lines = ["| what | how many |", "|---|---|"]
-    lines += [f"| {what} | {many} |" for what, many in figures(done.counts)]
-    lines += ["", f"| fault | {' | '.join(ROLES)} |", "|---|" + "---:|" * len(ROLES)]
-    for fault in FAULTS:
-        cells = " | ".join(f"{done.counts.cells[fault, role]:,}" for role in ROLES)
-        lines.append(f"| {fault} | {cells} |")
-    return "\n".join(lines)
-
-
 def as_data(done: Summary) -> dict[str, Any]:
     """For programs."""
     broken = [
