@@ -90,6 +90,8 @@ class Report:
         words = "" if wish.workloads == NAMES else "".join(f" --workload {name}" for name in wish.workloads)
         words += "" if wish.faults else " --no-faults"
         words += " --yes" if wish.yes else ""
+        words += f" --rate {wish.rate:g}" if wish.rate else ""
+        words += f" --mb {wish.bytes_max / 1_000_000:g}" if wish.bytes_max else ""
         place = str(urls.parse(wish.url)) if "@" in wish.url else wish.place
         return f"atoll verify {place}{words} --seconds {wish.seconds:g} --seed {wish.seed}"
 

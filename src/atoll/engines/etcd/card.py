@@ -66,11 +66,6 @@ def read(entry: Any, url: str) -> Card:
         ) from None
 
 
-def first(url_key: bytes, card: Card) -> bytes:
-    """The transaction that writes a store's first card, or answers the one that is there."""
-    return replacing(url_key, 0, card)
-
-
 def replacing(key: bytes, revision: int, card: Card) -> bytes:
     """The transaction that writes `card` where the card is still that of `revision` (0: none)."""
     request = wire.MESSAGES["TxnRequest"]()
