@@ -96,7 +96,8 @@ def test_the_page_says_first_what_came_of_it_and_how_to_do_it_again() -> None:
 
 def test_the_command_that_repeats_a_run_on_a_server_of_yours_keeps_its_bounds() -> None:
     wish = Wish(url="etcd://10.0.0.1", yes=True, rate=50, bytes_max=2_500_000, seed=3)
-    assert Report(wish, []).again() == "atoll verify etcd://10.0.0.1 --yes --rate 50 --mb 2.5 --seconds 10 --seed 3"
+    asked = "atoll verify etcd://10.0.0.1 --yes --rate 50 --mb 2.5 --seconds 10 --seed 3"
+    assert Report(wish, []).again() == asked
 
 
 def test_a_violation_is_drawn_with_what_was_found_and_expected() -> None:
