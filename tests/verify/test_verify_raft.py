@@ -87,7 +87,7 @@ async def test_a_full_disk_loses_nothing_and_members_that_ended_of_it_come_back(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", ["raft:3", "raft:5", "raft:3?tls=true", "raft"])
+@pytest.mark.parametrize("start", ["raft:3", "raft:5", "raft:3?tls=true", "raft:3?lease_reads=true", "raft"])
 async def test_leaders_are_cut_off_killed_and_stopped_and_no_answer_is_wrong(start: str) -> None:
     wish = Wish(start=start, workloads=("register", "lock"), seconds=25, seed=clock.chance().randrange(10**6))
     report = await run(wish)

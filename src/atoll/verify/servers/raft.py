@@ -40,6 +40,7 @@ class RaftSettings:
 
     election_s: float = 0.5
     heartbeat_s: float = 0.1
+    lease_reads: bool = False
     tls: bool = False
     host: str = "127.0.0.1"
     between: Between | None = None
@@ -66,7 +67,7 @@ class _Plan:
             words += ["--ca", self.facts["ca"], "--cert", self.facts["cert"], "--key", self.facts["key"]]
         elif settings.host != "127.0.0.1":
             words.append("--insecure")
-        return [*words, *settings.arguments]
+        return [*words, *["--lease-reads"] * settings.lease_reads, *settings.arguments]
 
     def member(self, i: int, *how: str) -> ServerProcess:
         """Member `i`, not started; it is ready when it answers and knows a leader, or waits to be added."""
