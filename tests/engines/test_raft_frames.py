@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -72,6 +72,15 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(body: bytes) -> None:
             read(body)
         except FormatRefused:
             pass
+
+
+@pytest.mark.parametrize("reader", [read_hello, read_answer, read_remark])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x97\xbf\xdem" + b"\xb8" * 40, b"\x91" * 300, b"\xc1", b"\x95\x0d\xa1\xff"]
+)
+def test_bytes_that_once_were_misread_are_refused(reader: Callable[[bytes], Any], body: bytes) -> None:
+    with pytest.raises(FormatRefused):
+        reader(body)
 
 
 def test_another_protocol_in_msgpack_is_no_greeting() -> None:
@@ -173,6 +182,20 @@ async def test_a_port_that_says_nothing_or_garbage_is_not_waited_for() -> None:
     async with port(Hello("HTTP", 1, 1, "", 1, "")) as (_, place):
         with pytest.raises(NotSent):
             await dial(place, HELLO, nothing, nothing)
+
+
+async def test_a_fault_of_ours_closes_one_connection_and_says_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with port(Welcome(1, "c1", "b")) as (own, place):
+        for _ in range(SAID_MOST * 2):
+            lost = asyncio.get_running_loop().create_future()
+            connection, _ = await dial(place, HELLO, nothing, lambda _, why, lost=lost: lost.set_result(why))
+            own.open[-1].on_frame = lambda *_: 1 // 0  # type: ignore[assignment]
+            connection.send(pack(HELLO))
+            await lost
+        assert [r.name for r in caplog.records] == ["atoll.raft"] * SAID_MOST
 
 
 async def test_garbage_closes_its_connection_with_few_lines_and_no_memory(

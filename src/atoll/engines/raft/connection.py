@@ -151,6 +151,12 @@ class Connection(asyncio.Protocol):
         except FormatRefused as refusal:
             self._murmur.say(f"closed the connection from {self.place}: {refusal}")
             self.abort(str(refusal))
+        except Exception as error:  # a fault of ours must not be a page of log for each who finds it
+            log.debug("a frame from %s failed", self.place, exc_info=True)
+            self._murmur.say(
+                f"closed the connection from {self.place}: its frame failed here, {error!r:.300}"
+            )
+            self.abort(repr(error))
 
     def pause_writing(self) -> None:
         self.writable = False

@@ -170,13 +170,16 @@ class Runtime:
         """Tell the machine, and obey it."""
         if self.ended.done():
             return
-        doing = self._doing
         try:
-            effects = self.machine.step(event, clock.lease_now())
+            self._obey(self.machine.step(event, clock.lease_now()))
         except Exception as error:  # going on would lose what was promised
             log.exception("the machine of %s failed at %s", self.peers.me.name, type(event).__name__)
             self.end(f"the member {self.peers.me.name!r} ends: {error}")
             return
+        self._look_around()
+
+    def _obey(self, effects: Sequence[Effect]) -> None:
+        doing = self._doing
         write = None
         for effect in effects:
             if type(effect) is Write:
@@ -186,8 +189,8 @@ class Runtime:
         if (
             write is not None
         ):  # last: what is sent beside it never waits for it, and a woken hand wants our turn
-            self.disk.put(write, here=self.machine.role is not Role.LEADER and self._is_small(write.entries))
-        self._look_around()
+            here = self.machine.role is not Role.LEADER and self._is_small(write.entries)
+            self.disk.put(write, here=here)
 
     def end(self, sentence: str) -> None:
         """This member must not go on; why."""
