@@ -135,6 +135,8 @@ def update(words: list[str]) -> ms.Update:
     if rest and rest[-1].startswith("run"):
         uid += int(rest.pop().removeprefix("run"))
     match kind:
+        case "claim":
+            return ms.Claim(name, uid, int(incarnation), name, b"", uid_of(rest[1]))
         case "alive":
             return ms.Alive(name, uid, int(incarnation), name, rest[0].encode() if rest else b"")
         case "suspect":
@@ -149,6 +151,8 @@ def update(words: list[str]) -> ms.Update:
 def said(one: ms.Update) -> str:
     run = f" run{one.uid - uid_of(one.name)}" if one.uid != uid_of(one.name) else ""
     match one:
+        case ms.Claim(against=rival):
+            return f"claim {one.name} {one.incarnation} against run{rival - uid_of(one.name)}{run}"
         case ms.Alive():
             metadata = f" {one.metadata.decode()}" if one.metadata else ""
             return f"alive {one.name} {one.incarnation}{metadata}{run}"

@@ -22,6 +22,7 @@ from atoll.algorithms.swim.messages import (
     Ack,
     Address,
     Alive,
+    Claim,
     Confirm,
     Leave,
     Letter,
@@ -285,6 +286,23 @@ def test_garbage_is_no_packet_and_no_letter(data: bytes) -> None:
         for read, kind in ((read_packet, Packet), (read_letter, Letter)):
             found = read(one)
             assert found is None or isinstance(found, kind)
+
+
+def test_a_claim_is_read_as_a_claim() -> None:
+    claim = Claim("b", 1 << 62, 3, "b:1", b"x", 1 << 61)
+    packet = read_packet(pack(Packet("a", None, (claim,))))
+    assert packet is not None and packet.updates == (claim,) and isinstance(packet.updates[0], Claim)
+    assert merge(None, claim, 0.0).state == merge(None, Alive("b", 1, 0, "b:1"), 0.0).state
+
+
+@settings(deadline=None)
+@given(st.lists(updates(st.just("me")), max_size=15))
+def test_words_of_earlier_runs_never_take_its_name(words: list[Update]) -> None:
+    one = machine()
+    told = [effect for word in words for effect in hear(one, [word])]
+    assert not [effect for effect in told if isinstance(effect, ev.NameTaken)]
+    mine = one.member("me")
+    assert mine is not None and mine.uid == 1
 
 
 @settings(deadline=None)

@@ -8,8 +8,8 @@ Local Health Aware Suspicion: the first few independent suspicions are told on, 
 Departure: what a list from a meeting says failed is only suspected first, so that two halves that meet after
 a partition do not bury each other. Who has heard nothing from anybody since a suspicion began condemns in
 silence: it may be deaf, and would be believed. An old word against oneself, still about, is answered again.
-One name in two processes: each outbids the other once; who is outbid a second time knows that the other
-lives, and goes.
+One name in two processes: each claims it against the other, by number; who is answered so knows that the
+other lives, and goes. Old words of an earlier run of this process name nobody, and are only outbid.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from atoll.algorithms.swim.messages import (
     INCARNATION_MAX,
     Address,
     Alive,
+    Claim,
     Confirm,
     Leave,
     Name,
@@ -42,15 +43,17 @@ class Beliefs:
         self.incarnation = 0
         self.left = self.taken = False
         self._suspicions: dict[Name, Suspicion] = {}
-        self._outbid: dict[int, int] = {}
-        """Of other processes with this name: what this one said against each."""
+        self._outbid: dict[int, None] = {}
+        """Other processes with this name, against which this one has claimed it."""
+        self._against = 0
 
     # -- of oneself ------------------------------------------------------------------------------------
 
     def announce(self) -> None:
         """Say "I am here" at the present incarnation."""
         local = self._local
-        mine = Alive(local.me, self.uid, self.incarnation, self._address, self._metadata)
+        said = (local.me, self.uid, self.incarnation, self._address, self._metadata)
+        mine = Claim(*said, against=self._against) if self._against else Alive(*said)
         local.members.put(merge(None, mine, local.now))
         local.spread(mine)
 
@@ -85,17 +88,15 @@ class Beliefs:
     def _meet_rival(self, word: Update) -> None:
         if (word.incarnation, word.uid) < (self.incarnation, self.uid):
             return
-        said = self._outbid.get(word.uid)
-        if said is not None and word.incarnation > said and isinstance(word, Alive | Suspect):
+        if isinstance(word, Claim) and word.against == self.uid and word.uid in self._outbid:
             self.taken = True
-            address = word.address if isinstance(word, Alive) else ""
-            metadata = word.metadata if isinstance(word, Alive) else b""
-            rival = events.Member(word.name, address, metadata, State.ALIVE, word.incarnation, word.uid)
+            rival = merge(None, word, self._local.now).member()
             self._local.out.append(events.NameTaken(rival))
             return
         if len(self._outbid) == CONTESTED_MAX:
             self._outbid.clear()
-        self._outbid[word.uid] = word.incarnation + 1
+        self._outbid[word.uid] = None
+        self._against = word.uid
         self._outdo(word.incarnation)
 
     def _outdo(self, incarnation: int) -> None:

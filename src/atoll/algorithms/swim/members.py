@@ -17,7 +17,7 @@ import msgspec
 
 from atoll.algorithms.swim import events
 from atoll.algorithms.swim.events import Dice, Member
-from atoll.algorithms.swim.messages import Address, Alive, Confirm, Leave, Name, State, Suspect, Update
+from atoll.algorithms.swim.messages import Address, Alive, Claim, Confirm, Leave, Name, State, Suspect, Update
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -71,6 +71,7 @@ class Record(msgspec.Struct, frozen=True):
 
 _STATES: dict[type, State] = {
     Alive: State.ALIVE,
+    Claim: State.ALIVE,
     Suspect: State.SUSPECT,
     Confirm: State.FAILED,
     Leave: State.LEFT,

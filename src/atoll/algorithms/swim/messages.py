@@ -49,6 +49,13 @@ class Alive(msgspec.Struct, frozen=True, array_like=True, tag=1):
     metadata: bytes = b""
 
 
+class Claim(Alive, frozen=True, array_like=True, tag=5):
+    """The same, said against another process of this name: proof that its writer has heard of that one."""
+
+    against: int = 0
+    """The other's `uid`."""
+
+
 class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """`by` could not reach it; it may refute with a higher incarnation."""
 
@@ -75,7 +82,7 @@ class Leave(msgspec.Struct, frozen=True, array_like=True, tag=4):
     incarnation: int
 
 
-Update = Alive | Suspect | Confirm | Leave
+Update = Alive | Claim | Suspect | Confirm | Leave
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=1):
