@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from atoll import clock
-from atoll.ports.store import Token
+from atoll.ports.store import Token, put
 from atoll.verify.proxy import Mood
 from atoll.verify.servers.cluster import Cluster
 from engines.etcd_crowd import Porters, owner_of
@@ -90,8 +90,18 @@ async def another_leader(cluster: Cluster, than: int) -> int:
     return (await until(other, f"somebody other than {than} leads"))[0]
 
 
-async def standing(store: Any) -> Any:
-    """The line on which this store's questions go now."""
+async def lost(store: Any, doormen: Doormen, past: Any, key: str, value: bytes) -> asyncio.Task[Any]:
+    """Write where answers are swallowed; when it was done (seen `past` the porters) and its answer lost."""
     at = await store.attached()
-    await store.get("where")
-    return at.members.links[at.members.leader or at.members.addresses[at.members._at]]
+    await store.get(key)  # a line stands
+    lines = list(at.members.links.values())
+    doormen.mood(Mood.SWALLOW)
+    asking = asyncio.create_task(store.transact(put(key, value)))
+
+    async def done() -> bool:
+        entry = (await past.get(key)).entry
+        return bool(entry and entry.value == value and not all(line.standing for line in lines))
+
+    await until(done, "it was done, and its answer was lost")
+    doormen.mood(Mood.FAITHFUL)
+    return asking

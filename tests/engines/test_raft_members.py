@@ -17,10 +17,9 @@ from atoll.ports.store import put
 from atoll.verify import revisions
 from atoll.verify.history import History
 from atoll.verify.judgement import Answer
-from atoll.verify.proxy import Mood
 from atoll.verify.recorder import RecordingStore
 from engines.etcd_crowd import run
-from engines.raft_ways import another_leader, behind_doormen, until
+from engines.raft_ways import another_leader, behind_doormen, lost, until
 from servers import server
 
 
@@ -84,11 +83,15 @@ async def test_the_leader_is_cut_off_from_the_others_and_its_clients_are_told_no
 async def test_a_client_that_asks_again_under_a_new_number_is_caught(monkeypatch: Any) -> None:
     """The negative control of the numbers: without them an answer that was lost makes two writes."""
     book = History()
-    async with behind_doormen() as (cluster, doormen), atoll.urls.store(cluster.url) as inner:
+    async with (
+        behind_doormen() as (cluster, doormen),
+        atoll.urls.store(cluster.url) as inner,
+        atoll.urls.store(f"raft://{','.join(cluster.addresses[::2])}") as other,
+    ):
         store = RecordingStore(inner, book, "w")
         await store.transact(put("k", b"0"))
         begun = asyncio.Event()
-        watching = asyncio.create_task(_values(RecordingStore(inner, book, "o"), b"end", begun))
+        watching = asyncio.create_task(_values(RecordingStore(other, book, "o"), b"end", begun))
         await begun.wait()
         ask = Link.put
 
@@ -98,20 +101,20 @@ async def test_a_client_that_asks_again_under_a_new_number_is_caught(monkeypatch
             return ask(self, verb, *rest)
 
         monkeypatch.setattr(Link, "put", careless)
-        doormen.mood(Mood.SWALLOW)
-        asking = asyncio.create_task(store.transact(put("k", b"1")))
-
-        async def lost() -> bool:
-            return doormen.swallowed > 0
-
-        await until(lost, "an answer was lost")
-        doormen.mood(Mood.FAITHFUL)
+        asking = await lost(Written(store, inner), doormen, other, "k", b"1")
         await asking
         await store.transact(put("k", b"end"))
         told = await watching
     judgement = revisions.judge(book)
     assert judgement.answer is not Answer.YES, told
     assert judgement.rules() & {"applied twice", "wrong revision"}, judgement
+
+
+class Written:
+    """The recorded handle, with the lines of the real one."""
+
+    def __init__(self, recorded: Any, inner: Any) -> None:
+        self.transact, self.get, self.attached = recorded.transact, inner.get, inner.attached
 
 
 async def _values(store: Any, last: bytes, begun: asyncio.Event) -> list[bytes]:

@@ -15,7 +15,7 @@ from atoll import clock
 from atoll.engines.raft import wire
 from atoll.engines.raft.link import Broken
 from atoll.engines.raft.members import Members
-from atoll.errors import ConfigurationError, NotApplied, NotReady, NotSent, OutcomeUnknown
+from atoll.errors import ConfigurationError, NotReady, NotSent, OutcomeUnknown
 
 Say = Callable[[str], None]
 LOOK_S = 0.1
@@ -99,7 +99,7 @@ class Council:
 
     async def add(self, name: str, place: str, *, wait_s: float, say: Say) -> None:
         """Add a learner, wait until it has the log, make it a voter. NotReady where it has not in time."""
-        await self._change(wire.Change("learner", name, place))
+        await self._patiently(wire.Change("learner", name, place))
         say(f"{name} is a learner at {place}: it receives the log and does not vote")
         until = clock.loop_now() + wait_s
         shown = -1
@@ -118,10 +118,8 @@ class Council:
                     await self._change(wire.Change("voter", name))
                     say(f"{name} has caught up and votes")
                     return
-                except NotApplied as error:
-                    if isinstance(error, NotSent):
-                        raise
-                    why = "it has nearly caught up" if "caught up" in str(error) else str(error)
+                except NotReady:
+                    why = "it has nearly caught up"
             if mine is not None and mine.behind != shown:
                 shown = mine.behind
                 say(f"{name}: {why}")
@@ -143,7 +141,7 @@ class Council:
         if leader.name == name and len(leader.facts.get("voters", ())) > 1:
             say(f"{name} leads: it hands over first")
             await self.transfer("")
-        await self._change(wire.Change("remove", name))
+        await self._patiently(wire.Change("remove", name))
 
     async def transfer(self, target: str) -> str:
         """Hand the lead to `target`, "" for whoever is furthest; answers who leads now."""
@@ -188,6 +186,17 @@ class Council:
     async def _change(self, asked: wire.Change) -> None:
         """A change may be asked again: where it is so already, nothing happens."""
         await self._said(asked, f"the change of {asked.name}")
+
+    async def _patiently(self, asked: wire.Change) -> None:
+        """As soon as no other change is under way, and the leader has said its first word."""
+        until = clock.loop_now() + self._members.options.ceiling_s
+        while True:
+            try:
+                return await self._change(asked)
+            except NotReady:
+                if clock.loop_now() > until:
+                    raise
+                await asyncio.sleep(LOOK_S)
 
     async def _said(self, verb: wire.Verb, what: str) -> None:
         try:

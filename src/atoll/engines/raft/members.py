@@ -26,6 +26,7 @@ from atoll.errors import (
     LeaseOver,
     LimitReached,
     NotApplied,
+    NotReady,
     NotSent,
     OutcomeUnknown,
     Overloaded,
@@ -360,6 +361,8 @@ def _definite(answer: Refusal, what: str, link: Link) -> AtollError:
             return ConfigurationError(sentence)
         case Said.LEASE_OVER:
             return LeaseOver(answer.sentence)
+        case Said.NOT_READY:
+            return NotReady(sentence)
         case Said.TOO_LARGE:
             return LimitReached(sentence)
         case _:

@@ -25,6 +25,7 @@ from atoll.errors import (
     LeaseOver,
     LimitReached,
     NotApplied,
+    NotReady,
     NotSent,
     OutcomeUnknown,
     Overloaded,
@@ -38,6 +39,7 @@ _BY_ERROR: tuple[tuple[type[AtollError], Said], ...] = (
     (LimitReached, Said.TOO_LARGE),
     (LeaseOver, Said.LEASE_OVER),
     (ConfigurationError, Said.WRONG),
+    (NotReady, Said.NOT_READY),
     (NotApplied, Said.REFUSED),
 )
 

@@ -147,6 +147,8 @@ class Said(IntEnum):
     """Not now, or not so: a change of members that is not possible."""
     LEASE_OVER = 7
     TOO_LARGE = 8
+    NOT_READY = 9
+    """Not yet: another change is under way, a member has not caught up."""
 
 
 class Done(_Slip, frozen=True, tag=1):
