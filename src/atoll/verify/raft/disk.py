@@ -258,8 +258,10 @@ class MemberDisk:
     # -- damage --------------------------------------------------------------------------------------
 
     def flip(self, dice: float, *, last: bool = False) -> bool:
-        """Flip one bit of a forced record that is not of the last batch (`last`: only there)."""
+        """Flip one bit of the snapshot, or of a record that is not of the last batch (`last`: only there)."""
         spots: list[tuple[str, int, int]] = []
+        if self.disk.exists(SNAPSHOT) and not last:
+            spots.append((SNAPSHOT, 4, self.disk.open(SNAPSHOT).size - 4))
         for number in sorted(self._tops):
             for at, payload, batch, _ in _records(self.disk.open(_segment(number)).read()):
                 if payload is not None and (batch == self._batch) is last:
