@@ -176,6 +176,20 @@ def test_each_reason_is_told_apart() -> None:
     assert envelopes(NEW, OLD).open(b"packet", writer.seal(b"packet", b"hello")) == b"hello"
 
 
+def test_what_was_opened_before_the_secret_was_changed_is_not_opened_again_after() -> None:
+    reader, writer = envelopes(OLD), envelopes(OLD)
+    sealed = writer.seal(b"packet", b"hello")
+    assert reader.open(b"packet", sealed) == b"hello"
+    for ring, said in (
+        ((OLD, NEW), Unread.REPLAYED),
+        ((NEW, OLD), Unread.REPLAYED),
+        ((NEW,), Unread.WRONG_KEY),
+    ):
+        reader.turn(ring_of(ring))
+        assert reader.open(b"packet", sealed) is said
+    assert not reader._senders, "a secret that is gone needs no memory"
+
+
 def test_no_nonce_is_used_twice_under_one_key() -> None:
     """The key is of the secret and 16 random bytes, the nonce counts: neither runs nor threads of it meet."""
     starts = set()

@@ -83,9 +83,10 @@ class Envelopes:
         self.turn(ring)
 
     def turn(self, ring: Sequence[bytes]) -> None:
-        """Another ring from now on."""
+        """Another ring from now on. What was opened under a secret that stays is not opened again."""
         self._keys = {_key_id(key): key for key in ring}
-        self._senders.clear()
+        for start in [start for start in self._senders if start[1:5] not in self._keys]:
+            del self._senders[start]
         if ring:
             salt = secrets.token_bytes(16)
             self._start = SEALED + _key_id(ring[0]) + salt
