@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 import pytest
@@ -33,6 +33,7 @@ from atoll.blocks import (
     Peer,
 )
 from atoll.blocks.ear import EVENTS_MAX, Ear
+from atoll.blocks.envelope import Envelopes
 from atoll.blocks.post import Post
 from atoll.errors import ConfigurationError, NotReady, Taken
 from atoll.ports.observer import Event, MemberEvent, subscribe
@@ -218,6 +219,7 @@ def test_a_stopped_process_is_suspected_and_objects_when_it_goes_on(crowds: list
     until(lambda: crowds[0].alive["a"].get("c") == crowds[0].alive["b"].get("c") == "suspected")
     crowds[1].signal(signal.SIGCONT)
     until(lambda: crowds[0].alive["a"].get("c") == crowds[0].alive["b"].get("c") == "alive")
+    until(lambda: seen(crowds, "a")[-1:] == ["c refuted"])
     told = [line for line in seen(crowds, "a") if line.startswith("c ")]
     assert told[told.index("c suspected") :][:2] == ["c suspected", "c refuted"]
     assert "c failed" not in told
@@ -392,15 +394,73 @@ async def test_garbage_is_counted_and_neither_logged_nor_believed(caplog: pytest
     assert [record for record in caplog.records if "garbage" in record.message] == []
 
 
-async def test_a_crowd_at_the_door_is_turned_away_and_the_members_go_on() -> None:
+async def test_a_crowd_at_the_door_that_says_nothing_keeps_nobody_out() -> None:
+    patient = Settings(**QUICK | {"stream_timeout_s": 1000.0})  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
-        a = await stack.enter_async_context(member("a"))
+        a = await stack.enter_async_context(member("a", settings=patient))
         host, _, port = a.address.rpartition(":")
         for _ in range(40):
             _, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
         await until_here(lambda: a.traffic.streams_refused >= 8)
-        assert names(a) == ["a"]
+        b = await stack.enter_async_context(member("b", a.address))
+        await until_here(lambda: names(a) == names(b) == ["a", "b"])
+
+
+def post(answer: bytes, stream_timeout_s: float = 60.0) -> Post:
+    """One that answers every letter so."""
+    return Post(
+        Envelopes(),
+        lambda address, packet: True,
+        lambda letter: answer,
+        packet_max=1400,
+        letter_max=1 << 25,
+        stream_timeout_s=stream_timeout_s,
+    )
+
+
+async def test_who_asks_and_does_not_read_has_its_answer_kept_no_longer_than_its_time() -> None:
+    long = b"x" * (1 << 23)
+    here, control = post(long, 0.5), post(long)
+    port, other = await here.open("127.0.0.1", 0), await control.open("127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    try:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            await loop.sock_connect(slow, ("127.0.0.1", port))
+            await loop.sock_sendall(slow, (6).to_bytes(4) + b"\x01hello")
+            heard = len(await asyncio.wait_for(loop.sock_recv(slow, 1), 30))
+            await until_here(lambda: not here._streams)
+            with suppress(ConnectionError):
+                while said := await asyncio.wait_for(loop.sock_recv(slow, 1 << 20), 30):
+                    heard += len(said)
+            assert 0 < heard < len(long)
+        assert await control.ask(f"127.0.0.1:{other}", b"hello", 40) == long
+    finally:
+        await here.close()
+        await control.close()
+
+
+async def test_a_name_that_others_gave_as_an_address_is_not_looked_up() -> None:
+    here, there = post(b"here"), post(b"there")
+    port = await there.open("127.0.0.1", 0)
+    try:
+        assert await here.ask(f"localhost:{port}", b"hello", 20) is None
+        assert await here.ask(f"192.0.2.1:{port}", b"hello", 1000) is None, (
+            "unsealed it stays on this machine"
+        )
+        assert there.traffic.letters == 0
+        here.named.add(f"localhost:{port}")
+        assert await here.ask(f"localhost:{port}", b"hello", 20) == b"there"
+    finally:
+        await there.close()
+
+
+async def test_a_seed_may_be_a_name() -> None:
+    async with member("a") as a, member("b", a.address.replace("127.0.0.1", "localhost")) as b:
+        await b.ready(40)
+        await until_here(lambda: names(a) == names(b) == ["a", "b"])
 
 
 async def test_a_port_that_is_taken_is_said() -> None:

@@ -75,6 +75,8 @@ class Gossip:
         """Hear one event, and do what it calls for."""
         if self._machine is None or self._closed:
             return
+        if isinstance(event, swim.JoinAsked):
+            self.post.named.update(event.seeds)
         for effect in self._machine.step(event, clock.loop_now()):
             match effect:
                 case swim.Send(address, packet):

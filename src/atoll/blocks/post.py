@@ -95,7 +95,10 @@ class Post(asyncio.DatagramProtocol):
         self._stream_timeout_s = stream_timeout_s
         self._datagrams: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams: dict[asyncio.Task[None], bool] = {}
+        """Whoever knocked, oldest first, and whether its letter has come."""
+        self.named: set[str] = set()
+        """Addresses that this member's user gave: their names alone are looked up."""
         self._said: set[Unread] = set()
 
     async def open(self, host: str, port: int) -> int:
@@ -189,7 +192,7 @@ class Post(asyncio.DatagramProtocol):
     async def ask(self, address: str, letter: bytes, timeout_s: float) -> bytes | None:
         """Knock, say `letter`, hear the answer; None where there was none in time."""
         where = place(address)
-        if where is None:
+        if where is None or not self._may_ask(address, where[0]):
             return None
         writer = None
         try:
@@ -203,32 +206,46 @@ class Post(asyncio.DatagramProtocol):
             return None
         finally:
             if writer is not None:
-                writer.close()
+                writer.transport.abort()  # the answer is here, or never comes: nothing unsent is kept for it
+
+    def _may_ask(self, address: str, host: str) -> bool:
+        return address in self.named if literal(host) is None else self._may_go(host)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Somebody knocks."""
         task = asyncio.current_task()
         assert task is not None
-        if len(self._streams) >= STREAMS_MAX:
-            self.traffic.streams_refused += 1
+        if len(self._streams) >= STREAMS_MAX and not self._make_room():
             writer.close()
             return
-        self._streams.add(task)
+        self._streams[task] = False
         try:
             async with asyncio.timeout(self._stream_timeout_s):
                 peer = writer.get_extra_info("peername") or ("", 0)
                 address = shown(peer[0], peer[1])
                 letter = await self._read(reader, address)
+                self._streams[task] = True
                 if letter is not None and (said := self._answer(letter)) is not None:
                     await self._write(writer, said)
                     self.traffic.letters += 1
                 elif letter is not None:
                     self._throw_away(Unread.GARBAGE, address)
+                writer.close()
+                await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # a stranger's connection; our own end cancels it too, and waits for it
         finally:
-            self._streams.discard(task)
-            writer.close()
+            self._streams.pop(task, None)
+            writer.transport.abort()  # who does not read an answer in time has it kept no longer
+
+    def _make_room(self) -> bool:
+        """Send away who has stood there longest without a letter; False where each has brought one."""
+        self.traffic.streams_refused += 1
+        silent = next((stream for stream, heard in self._streams.items() if not heard), None)
+        if silent is not None:
+            del self._streams[silent]
+            silent.cancel()
+        return silent is not None
 
     async def _read(self, reader: asyncio.StreamReader, address: str) -> bytes | None:
         length = int.from_bytes(await reader.readexactly(4))
