@@ -47,7 +47,7 @@ def test_fifty_see_each_other_and_find_five_that_were_killed(fifty: list[Crowd])
         LONG_S,
         "five are found by all",
     )
-    for crowd in rest:
-        for told in crowd.events.values():
-            assert {f"{name} failed" for name in killed} <= set(told)
-            assert not any(line.endswith(" left") for line in told)
+    expected = {f"{name} failed" for name in killed}
+    told = [told for crowd in rest for told in crowd.events.values()]
+    until(lambda: all(expected <= set(lines) for lines in told), LONG_S, "all are told so")
+    assert not any(line.endswith(" left") for lines in told for line in lines)
