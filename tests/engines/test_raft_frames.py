@@ -177,8 +177,9 @@ async def test_a_port_that_says_nothing_or_garbage_is_not_waited_for() -> None:
     with pytest.raises(NotSent, match="no answer in time"):
         await dial(place, HELLO, nothing, nothing, within_s=0.1)
     server.close()
-    with pytest.raises(NotSent):
-        await dial(place, HELLO, nothing, nothing)
+    for wrong in (place, "127.0.0.1:99999", "127.0.0.1:x", "nowhere"):
+        with pytest.raises(NotSent):
+            await dial(wrong, HELLO, nothing, nothing)
     async with port(Hello("HTTP", 1, 1, "", 1, "")) as (_, place):
         with pytest.raises(NotSent):
             await dial(place, HELLO, nothing, nothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 from raft_crowd import Client, Crowd, until
 
+from atoll.engines.raft.acquaintances import Acquaintances
 from atoll.engines.raft.connection import TurnedAway, dial
+from atoll.engines.raft.door import UNGREETED_MAX, Door
 from atoll.engines.raft.frames import FORMAT, FORMAT_OLDEST, MAGIC, Caller, Hello, Why
 from atoll.engines.raft.member_options import MemberOptions
+from atoll.engines.raft.peers import Peers, Self
 from atoll.engines.raft.tls import Tls, check_open_door
 from atoll.errors import ConfigurationError, NotSent
+from atoll.verify.servers.process import free_port
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl to make certificates")
@@ -140,6 +145,28 @@ async def test_whoever_answers_must_prove_the_name_that_was_dialled(town: Town) 
     hello = Hello(MAGIC, FORMAT_OLDEST, FORMAT, "", Caller.CLIENT, "x", to="b")
     with pytest.raises(TurnedAway, match="found a call for 'b'; here is 'a'"):
         await dial(town.members.places["a"], hello, print, lambda *_: None, tls=town.context("client"))
+
+
+async def test_callers_who_never_shake_hands_do_not_fill_the_hall(town: Town, tmp_path: Path) -> None:
+    ca, cert, key = town.files["a"]
+    me = Self("a", "c1", "born", "run", f"127.0.0.1:{free_port()}")
+    peers = Peers(me, Acquaintances(tmp_path), print, Tls(ca=ca, cert=cert, key=key))
+    door = Door(peers, print, lambda *_: None)
+    await door.open(me.place)
+    host, _, port = me.place.rpartition(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(UNGREETED_MAX + 50)]
+
+    async def met() -> None:
+        assert len(door._hall) == UNGREETED_MAX
+
+    await until(met)
+    hello = Hello(MAGIC, FORMAT_OLDEST, FORMAT, "", Caller.CLIENT, "x")
+    connection, welcome = await dial(me.place, hello, print, lambda *_: None, tls=town.context("client"))
+    assert welcome.name == "a" and len(door._hall) < UNGREETED_MAX
+    connection.close()
+    for _, writer in silent:
+        writer.close()
+    door.close()
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:7401", "10.0.0.7:7401", "[::]:7401", "db.example:7401"])

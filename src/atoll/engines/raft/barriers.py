@@ -100,8 +100,8 @@ class Barriers:
 
     def advance(self, applied: Index) -> None:
         """The state is as far as `applied`."""
-        self.applied = applied
-        while self._behind and self._behind[0][0] <= applied:
+        self.applied = max(self.applied, applied)
+        while self._behind and self._behind[0][0] <= self.applied:
             future = heapq.heappop(self._behind)[2]
             if not future.done():
                 future.set_result(None)

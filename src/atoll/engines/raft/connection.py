@@ -141,6 +141,8 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and len(peer) > 1:
             self.place = f"{peer[0]}:{peer[1]}"
+        if self._why:  # given up while the handshake went on
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -204,7 +206,9 @@ async def dial(
         with contextlib.suppress(asyncio.CancelledError, Exception):
             answer.exception()
         connection.abort("not welcomed")
-        if isinstance(error, OSError | TimeoutError | FormatRefused | ssl.SSLError):
+        if isinstance(
+            error, OSError | TimeoutError | FormatRefused | ssl.SSLError | ValueError | OverflowError
+        ):
             raise NotSent(f"{place} did not welcome {hello.name or 'us'}: {_plain(error)}") from None
         raise
     if isinstance(said, Refusal):

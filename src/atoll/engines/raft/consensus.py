@@ -346,8 +346,7 @@ class Consensus:
 
     def became(self, role: Role, term: Term, leader: Member) -> None:
         self.is_leader = role is Role.LEADER
-        if not self.is_leader and self._grace is None and (waiting := self._proposals.indexes()):
-            self._grace = self._loop.call_later(2 * self._settings.election_s, self._lost_sight, waiting)
+        self._lose_sight()
         for told in self.on_became:
             told(role, term, leader)
 
@@ -371,6 +370,12 @@ class Consensus:
         """The new leader said nothing of these for long enough: whoever waits shall ask it."""
         self._grace = None
         self._proposals.lost(indexes)
+        self._lose_sight()
+
+    def _lose_sight(self) -> None:
+        """Where this member does not lead, whoever waits is given two election times more."""
+        if not self.is_leader and self._grace is None and (waiting := self._proposals.indexes()):
+            self._grace = self._loop.call_later(2 * self._settings.election_s, self._lost_sight, waiting)
 
     def _unknown(self, term: Term) -> AtollError:
         return OutcomeUnknown(

@@ -79,9 +79,14 @@ class Door:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                self._enter, host.strip("[]"), int(port), ssl=tls, backlog=1024
+                self._enter,
+                host.strip("[]"),
+                int(port),
+                ssl=tls,
+                ssl_handshake_timeout=GREETING_S if tls is not None else None,
+                backlog=1024,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise NotReady(
                 f"the member {self.me.name!r} cannot listen on {listen}: {error}. Expected host:port of this "
                 "machine that nobody else listens on."
@@ -109,11 +114,17 @@ class Door:
     def _enter(self) -> Connection:
         connection = Connection(self._greeted, self._left, self._murmur)
         loop = asyncio.get_running_loop()
-        self._hall[connection] = loop.call_later(GREETING_S, connection.abort, "no greeting in time")
+        self._hall[connection] = loop.call_later(GREETING_S, self._put_out, connection, "no greeting in time")
         if len(self._hall) > UNGREETED_MAX:
-            oldest = next(iter(self._hall))
-            oldest.abort("too many who do not greet")
+            self._put_out(next(iter(self._hall)), "too many who do not greet")
         return connection
+
+    def _put_out(self, connection: Connection, why: str) -> None:
+        """Out of the hall, also where a handshake is not over: asyncio tells of no end of those."""
+        timer = self._hall.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+        connection.abort(why)
 
     def _left(self, connection: Connection, why: str) -> None:
         timer = self._hall.pop(connection, None)
@@ -123,6 +134,9 @@ class Door:
 
     def _greeted(self, connection: Connection, body: bytes) -> None:
         hello = read_hello(body)
+        if connection not in self._hall:
+            connection.abort("the greeting came too late")
+            return
         connection.on_frame = _too_early
         why, sentence = self._judge(hello, connection)
         if sentence:

@@ -138,7 +138,7 @@ def read_remark(body: bytes) -> Letter | Ping | Pong:
 def _read(decoder: msgspec.msgpack.Decoder[_T], body: bytes, what: str) -> _T:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatRefused(f"found {len(body)} bytes that are not {what}: {error}") from None
 
 

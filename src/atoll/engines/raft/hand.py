@@ -71,7 +71,12 @@ class Hand(Generic[T]):
             self._queue.put(_Aside(self._loop, _raising(error), None))
             return
         if after is not None:
-            self._loop.call_soon(after)
+            self._put += 1
+            self._loop.call_soon(self._served_here, after)
+
+    def _served_here(self, after: Job) -> None:
+        self._served += 1
+        after()
 
     def _timed(self, items: Sequence[T]) -> Job | None:
         begun = clock.loop_now()
@@ -119,19 +124,21 @@ class Hand(Generic[T]):
             except queue.Empty:
                 break
         if items:
-            after = self._timed(items)
-            self._served += len(items)
-            if after is not None:
-                self._tell(after)
+            self._tell(self._timed(items), len(items))
         if isinstance(found, _Aside):
-            told = found.done()
-            self._served += 1
-            self._tell(told)
+            self._tell(found.done(), 1)
         return found is not None
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, job: Job | None, count: int = 0) -> None:
+        """In the loop: call `job`. Only then are its items served, so that no later one overtakes them."""
+
+        def told() -> None:
+            self._served += count
+            if job is not None:
+                job()
+
         try:
-            self._loop.call_soon_threadsafe(job)
+            self._loop.call_soon_threadsafe(told)
         except RuntimeError:  # the loop has ended before its hands
             log.debug("the event loop has ended")
 

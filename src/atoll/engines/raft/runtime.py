@@ -67,6 +67,8 @@ class Machine(Protocol):
     @property
     def commit(self) -> Index: ...
     @property
+    def applied(self) -> Index: ...
+    @property
     def membership(self) -> Membership: ...
     def status(self) -> Status: ...
     def step(self, event: Event, now: float) -> list[Effect]: ...
@@ -330,6 +332,8 @@ class Runtime:
     async def snapshot(self, keep: int) -> Snapshot:
         """Make one of what is applied, and drop the log below it but for the last `keep` entries."""
         snapshot = await asyncio.to_thread(self.folder.make_snapshot)
+        if snapshot.index > self.machine.applied:
+            return snapshot  # one that was received meanwhile, and is not the state yet
         await self.disk.aside(partial(self._drop_below, snapshot, keep))
         self.ledger.show()
         self.hear(Compacted(snapshot))
