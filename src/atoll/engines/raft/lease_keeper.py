@@ -57,17 +57,20 @@ class LeaseKeeper:
         return self._book.remaining(lease, clock.lease_now())
 
     async def _confirmed(self) -> None:
+        """A majority has said, since this was called, that this member leads; and the book is up to date."""
+        term = self._consensus.term
+        self._check(term)
+        await self._consensus.read_barrier()
+        self._check(term)
+
+    def _check(self, term: Term) -> None:
         consensus = self._consensus
-        term = consensus.term
-        for _ in range(2):
-            if not consensus.is_leader or consensus.term != term:
-                raise NotLeader(
-                    f"{consensus.name} does not lead, so it counts no leases",
-                    leader=consensus.leader,
-                    place=consensus.leader_place if consensus.leader != consensus.name else "",
-                )
-            if _ == 0:
-                await consensus.read_barrier()
+        if not consensus.is_leader or consensus.term != term:
+            raise NotLeader(
+                f"{consensus.name} does not lead, so it counts no leases",
+                leader=consensus.leader,
+                place=consensus.leader_place if consensus.leader != consensus.name else "",
+            )
 
     # -- who counts ------------------------------------------------------------------------------------
 
