@@ -13,7 +13,7 @@ from atoll.verify.conformance import NotTested
 
 @pytest.mark.parametrize("function", [pytest.param(f, id=name) for name, f in conformance_store.CASES])
 async def test_the_store_keeps_its_promises(function: Any, shared: Any) -> None:
-    url = shared("raft", nodes=3).url
+    url = f"{shared('raft', nodes=3).url}?liveness_s=2"
     made: list[Any] = []
 
     def make() -> Any:
