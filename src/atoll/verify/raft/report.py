@@ -58,7 +58,7 @@ def figures(counts: Counts) -> list[tuple[str, str]]:
             f"{counts.crashes:,}, at {len(counts.points):,} distinct points (seed, member, moment of its "
             f"disk), of {len(counts.kinds):,} kinds (moment, role, what was not forced, what was kept)",
         ),
-        ("membership changes", f"{counts.changes:,} committed"),
+        ("membership changes", f"{counts.changes:,} committed, of voters or learners"),
         (
             "snapshots",
             f"{counts.notes['snapshots made']:,} made, {counts.notes['snapshots installed']:,} installed",

@@ -28,6 +28,20 @@ TRAILING = 40
 """Entries kept below a snapshot, for followers that are only a little behind."""
 
 
+def disguised(body: bytes, name: str) -> bytes:
+    """Two members' snapshots of one state differ in every byte, as databases' files do."""
+    mask = sum(name.encode()) % 255 + 1
+    return bytes([mask]) + body.translate(_MASKS[mask])
+
+
+def undisguised(body: bytes) -> bytes:
+    """What was disguised; pieces of two members' snapshots give nonsense."""
+    return body[1:].translate(_MASKS[body[0]])
+
+
+_MASKS = [bytes(byte ^ mask for byte in range(256)) for mask in range(256)]
+
+
 class Runtime:
     """One life of a member: its machine, its state, and who waits for an answer."""
 
@@ -39,7 +53,7 @@ class Runtime:
         found = files.log.snapshot()
         self.state = parts.state()
         if found is not None:
-            self.state = parts.state.unpacked(files.body)
+            self.state = parts.state.unpacked(undisguised(files.body))
         if kept is not None and (state := parts.state.unpacked(kept)).applied > self.state.applied:
             self.state = state
         self.snapshot_index = found.index if found is not None else 0
@@ -58,7 +72,7 @@ class Runtime:
         self.books = Books(self)
         self._jobs: deque[tuple[str, Any]] = deque()
         self._busy = False
-        self._partial = bytearray()
+        self._partial: tuple[Snapshot | None, bytearray] = (None, bytearray())
         self._heard: deque[Any] = deque()
         self._stepping = False
         self._timer = inf
@@ -226,9 +240,10 @@ class Runtime:
 
     def store_chunk(self, effect: e.StoreChunk) -> None:
         """Keep a piece; the last one makes the snapshot this member's state."""
-        snapshot, body = effect.snapshot, self._partial
-        if effect.offset == 0:
-            body = self._partial = bytearray()
+        snapshot, (wanted, body) = effect.snapshot, self._partial
+        if effect.offset == 0 or snapshot != wanted:
+            body = bytearray()
+            self._partial = (snapshot, body)
         if effect.offset == len(body):
             body += effect.data
             if effect.done:
@@ -259,7 +274,7 @@ class Runtime:
 
     def make_snapshot(self) -> tuple[Snapshot, bytes]:
         """The state as bytes, with the membership of its index, and the clients' sessions inside."""
-        body = self.state.packed()
+        body = disguised(self.state.packed(), self.host.name)
         index = self.state.applied
         term = self.host.files.log.term(index)
         assert term is not None
@@ -285,7 +300,7 @@ class Runtime:
                 files.install(snapshot, body)
                 counts.notes["snapshots installed"] += 1
                 if snapshot.index > self.state.applied:
-                    self.state = self.cluster.parts.state.unpacked(body)
+                    self.state = self.cluster.parts.state.unpacked(undisguised(body))
                     self.snapshot_index = snapshot.index
                 self.witness.installed(self.host, snapshot)
             event = e.ChunkStored(snapshot, snapshot.size, True)
