@@ -85,7 +85,7 @@ class Envelopes:
     def turn(self, ring: Sequence[bytes]) -> None:
         """Another ring from now on. What was opened under a secret that stays is not opened again."""
         self._keys = {_key_id(key): key for key in ring}
-        for start in [start for start in self._senders if start[1:5] not in self._keys]:
+        for start in [start for start in self._senders if start[:4] not in self._keys]:
             del self._senders[start]
         if ring:
             salt = secrets.token_bytes(16)
