@@ -288,6 +288,16 @@ def test_garbage_is_no_packet_and_no_letter(data: bytes) -> None:
             assert found is None or isinstance(found, kind)
 
 
+def test_what_is_nested_beyond_all_measure_is_no_packet_and_no_letter() -> None:
+    """A part that nobody asked for is skipped, and skipping goes down into it."""
+    packet, letter = msgspec.msgpack.encode(("a", None, [])), msgspec.msgpack.encode(("a", (3, 1)))
+    for deep in (0, 1300, 1_000_000):
+        nested = b"\x91" * deep + b"\xc0"
+        for read, whole in ((read_packet, packet), (read_letter, letter)):
+            longer = bytes([FORMAT, whole[0] + 1]) + whole[1:] + nested
+            assert (read(longer) is None) is bool(deep)
+
+
 def test_a_claim_is_read_as_a_claim() -> None:
     claim = Claim("b", 1 << 62, 3, "b:1", b"x", 1 << 61)
     packet = read_packet(pack(Packet("a", None, (claim,))))

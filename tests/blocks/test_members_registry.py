@@ -11,7 +11,7 @@ import pytest
 from members_crowd import QUICK, Crowd, until_here
 
 from atoll.algorithms.swim.settings import Settings
-from atoll.blocks import Members, MembersRegistry
+from atoll.blocks import Members, MembersRegistry, Peer
 from atoll.errors import ConfigurationError, Taken
 from atoll.ports.registry import Instance, Registry
 
@@ -84,6 +84,21 @@ async def test_garbage_where_an_announcement_should_stand_is_nobody() -> None:
             await stack.enter_async_context(member(name, a.address, metadata={"@shop": garbage}))
         await until_here(lambda: len(a.alive()) == 7)
         assert list(await MembersRegistry(a).resolve("shop")) == []
+
+
+async def test_an_announcement_nested_beyond_all_measure_is_nobody() -> None:
+    class Group:
+        """As another group's member may be set: with more metadata than here."""
+
+        def alive(self) -> list[Peer]:
+            bad = '["x","y",1,{},' + "[" * 5000
+            return [
+                Peer("bad", "", {"@shop": bad}, "alive"),
+                Peer("a", "", {"@shop": '["one","u"]'}, "alive"),
+            ]
+
+    registry = MembersRegistry(Group())  # type: ignore[arg-type]
+    assert [one.id for one in await registry.resolve("shop")] == ["one"]
 
 
 async def test_what_has_no_room_or_is_there_already_is_refused() -> None:

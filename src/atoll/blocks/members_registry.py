@@ -86,7 +86,7 @@ def _serving(service: str, peers: Sequence[Peer]) -> list[Instance]:
     for peer in peers:
         try:
             plate = msgspec.json.decode(peer.metadata.get(PREFIX + service, ""), type=Plate)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
         weight = plate.weight if peer.state == "alive" else 0
         found.append(

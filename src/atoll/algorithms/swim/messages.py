@@ -173,7 +173,7 @@ def _read(data: bytes, decoder: msgspec.msgpack.Decoder[Read]) -> Read | None:
         return None
     try:
         return decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
