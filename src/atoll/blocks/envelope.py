@@ -6,8 +6,9 @@ and a letter that was copied on its way is known by its number.
 Promise: what is opened was sealed with a secret of this ring, unchanged, and is opened once by this process;
 no nonce is used twice under one key.
 What can break it: a secret that is known or guessed; a letter that was never delivered here may be delivered
-late; a process that starts anew may be told once more what was said to the one before. That is old news,
-which a later incarnation outdoes; at worst it is made to think that its name is taken, and ends with Taken.
+late, and a process that starts anew may be told once more what was said to the one before: old news, which a
+later incarnation outdoes. A machine that is copied while it runs goes on with its numbers twice: start the
+process anew there.
 Proved by: tests/blocks/test_members_encrypted.py
 """
 
