@@ -9,12 +9,23 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from servers import shared as shared
 
 CEILING_S = 120.0
 """An async test; a plain one has the `timeout` of pyproject.toml."""
 LONG_S = 7200.0
+
+# A busy machine is no failure, and two runs of one state of the code try the same examples; long forms try
+# new ones.
+settings.register_profile(
+    "atoll",
+    deadline=None,
+    derandomize=os.environ.get("ATOLL_LONG") != "1",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("atoll")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started us in the background; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
