@@ -334,3 +334,78 @@ async def test_a_write_that_is_called_not_sent_is_not_sent_later_beside_others()
                 assert (await store.get(f"hurried{number}")).entry is None, (
                     "it was called not sent, and was sent"
                 )
+
+
+async def test_a_question_that_makes_no_sense_is_its_askers_fault_alone(shared: Any) -> None:
+    cluster = shared("raft", nodes=3)
+    bad, good = await line(cluster.addresses[0]), await line(cluster.addresses[0])
+    try:
+        for number in range(20):
+            senseless = command.pack([command.Transact((), (("k", 99, number),))])
+            asked = asyncio.create_task(bad.ask(wire.Judge(senseless), 5, 5))
+            answers = await asyncio.gather(*(good.ask(wire.Get(f"k{n}"), 5, 5) for n in range(20)))
+            assert all(isinstance(answer, wire.Rows) for answer in answers)
+            answer = await asked
+            assert isinstance(answer, wire.Refusal) and answer.said == wire.Said.WRONG
+    finally:
+        bad.close()
+        good.close()
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1 << 63])
+async def test_a_range_without_a_sensible_limit_is_hung_up_on(shared: Any, limit: int) -> None:
+    link = await line(shared("raft", nodes=3).addresses[0])
+    try:
+        with pytest.raises(Broken):
+            await link.ask(wire.Range("", None, limit), 5, 5)
+    finally:
+        link.close()
+
+
+async def test_large_values_are_read_in_little_pieces_and_others_are_served_between(shared: Any) -> None:
+    at = f"bad-luck/large-{clock.unique_id()[:8]}/"
+    async with atoll.urls.store(shared("raft", nodes=3).url) as store:
+        for number in range(40):
+            await store.transact(put(f"{at}{number:02}", bytes(200_000)))
+        got, found = await asyncio.gather(
+            asyncio.gather(*(store.get(f"{at}{number % 40:02}") for number in range(200))), store.range(at)
+        )
+        assert all(one.entry and len(one.entry.value) == 200_000 for one in got)
+        assert len(found.entries) == 40 and not found.more
+
+
+async def test_a_client_that_asks_and_never_reads_does_not_fill_the_member(shared: Any) -> None:
+    cluster = shared("raft", nodes=3)
+    member, key = cluster.members[0], f"bad-luck/unread-{clock.unique_id()[:8]}"
+    async with atoll.urls.store(cluster.url) as store:
+        await store.transact(put(key, bytes(500_000)))
+        before = resident(member.pid)
+        deaf = await line(cluster.addresses[0])
+        assert deaf._connection is not None
+        deaf._connection.pause_reading()
+        asked = [asyncio.create_task(deaf.ask(wire.Get(key), 30, 30)) for _ in range(100)]
+        while not all(task.done() for task in asked) and len(asked) < 3000:
+            await store.get(key)  # the others are served meanwhile
+            asked += [asyncio.create_task(deaf.ask(wire.Get(key), 30, 30)) for _ in range(100)]
+        assert resident(member.pid) - before < 400 << 20
+        assert (await store.get(key)).entry
+        deaf.close()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+def resident(pid: Any) -> int:
+    """Bytes of memory that a process has."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * 4096
+
+
+@pytest.mark.parametrize(
+    "member", ["x=127.0.0.1:99999", "x y=127.0.0.1:7000", "x=127.0.0.1:7000/path", "=h:1"]
+)
+async def test_a_member_that_nobody_could_reach_is_not_taken_in(member: str, capsys: Any) -> None:
+    from atoll.cli.main import main
+
+    async with server("raft") as cluster:
+        assert await asyncio.to_thread(main, ["cluster", "add", cluster.url, member, "--wait", "1"]) == 2
+        assert "expected" in capsys.readouterr().err
+        assert (await cluster.facts["status"](0))["learners"] == []

@@ -111,6 +111,11 @@ class Consensus:
         """The largest command."""
         return self._settings.message_bytes_max
 
+    @property
+    def agreed(self) -> Membership:
+        """Who counts, by the newest entry that is committed and applied here."""
+        return self._runtime.machine.membership_at(self.applied_index)
+
     def place_of(self, member: Member) -> str:
         """Where a member is reached; "" if unknown."""
         if member == self.name:

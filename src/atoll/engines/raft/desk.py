@@ -13,8 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from atoll import clock
 from atoll.algorithms.raft.messages import Entry
 from atoll.engines.parts.notices import Line, Notice
@@ -74,7 +72,7 @@ class Desk:
     def _asked(self, visitor: Visitor, connection: Connection, body: bytes) -> None:
         try:
             asked = wire.read_asked(body)
-        except msgspec.DecodeError as error:
+        except wire.NONSENSE as error:
             raise FormatRefused(
                 f"found {len(body)} bytes that are no question of a client: {error}"
             ) from None
@@ -86,7 +84,7 @@ class Desk:
             case wire.Get():
                 self._reading.ask(visitor, number, partial(reading.get, key=verb.key), sure=True)
             case wire.Range():
-                look = partial(reading.span, low=verb.low, high=verb.high, limit=verb.limit)
+                look = partial(reading.span, low=verb.low, high=verb.high, limit=verb.limit, hasty=True)
                 self._reading.ask(visitor, number, look, sure=True, much=verb.limit > MUCH)
             case wire.Look():
                 self._look(visitor, number, verb)

@@ -103,7 +103,7 @@ class Link:
     def _frame(self, connection: Connection, body: bytes) -> None:
         try:
             told = wire.read_told(body)
-        except msgspec.DecodeError as error:
+        except wire.NONSENSE as error:
             raise FormatRefused(f"found {len(body)} bytes that are no answer of a member: {error}") from None
         self.heard = self._loop.time()
         if told.number == 0:

@@ -42,6 +42,20 @@ def settings_of(**chosen: Any) -> Settings:
     return Settings(**{"apply_ahead_max": APPLY_AHEAD_MAX, **chosen})
 
 
+def check_name(name: str) -> None:
+    """A member's name is short and plain."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"found the member's name {name!r:.80}; expected letters, digits, '.', '_' and '-', at most 63."
+        )
+
+
+def check_place(place: str) -> None:
+    """A place is host:port."""
+    if not _PLACE.fullmatch(place) or int(place.rpartition(":")[2]) > 65535:
+        raise ConfigurationError(f"found the place {place!r:.80}; expected host:port, as 127.0.0.1:7401.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberOptions:
     """What a member is started with. Places are host:port.
@@ -87,16 +101,9 @@ class MemberOptions:
 
     def __post_init__(self) -> None:
         for name in (self.id, *self.members):
-            if not _NAME.fullmatch(name):
-                raise ConfigurationError(
-                    f"found the member's name {name!r:.80}; expected letters, digits, '.', '_' and "
-                    "'-', at most 63."
-                )
+            check_name(name)
         for place in filter(None, (*self.members.values(), self.join, self.listen, self.place)):
-            if not _PLACE.fullmatch(place) or int(place.rpartition(":")[2]) > 65535:
-                raise ConfigurationError(
-                    f"found the place {place!r:.80}; expected host:port, as 127.0.0.1:7401."
-                )
+            check_place(place)
         if self.members and self.id not in self.members:
             raise ConfigurationError(
                 f"found --id {self.id}, which is not among --members {', '.join(self.members)}. To "

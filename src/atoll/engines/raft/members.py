@@ -122,11 +122,15 @@ class Members:
                 answer = await link.ask(verb(), left, min(left, self.options.attempt_s))
             except (Broken, TimeoutError) as error:
                 assert link is not None
+                doubt.flying = False
                 if isinstance(error, TimeoutError) or error.sent:
                     doubt.why = last = f"{link.address} did not answer{_why(error)}"
                 self.leave(link, silent=isinstance(error, TimeoutError))
+                turn += 1
+                if turn > 2:  # who hangs up on every question is not stormed
+                    await self._pause(due)
             except NotSent as error:
-                last = str(error)
+                doubt.flying, last = False, str(error)
                 await self._pause(due)
             else:
                 doubt.flying = False
@@ -214,7 +218,7 @@ class Members:
         try:
             while (waiting or dialling) and (left := due - clock.loop_now()) > 0:
                 if waiting:
-                    dialling.add(asyncio.create_task(self.line(waiting.pop(0), within)))
+                    dialling.add(self._calling(waiting.pop(0), within))
                 done, dialling = await asyncio.wait(
                     dialling,
                     timeout=min(left, STAGGER_S) if waiting else left,
@@ -232,6 +236,12 @@ class Members:
             for one in dialling:
                 one.cancel()
         raise NotSent(said)
+
+    def _calling(self, address: str, within: float) -> asyncio.Task[Link]:
+        """`line` beside others: the quickest is taken, what became of the rest is nobody's question."""
+        task = asyncio.create_task(self.line(address, within))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def line(self, address: str, within: float) -> Link:
         """A line to this member; all who come while it is dialled wait for the same one."""
@@ -295,7 +305,7 @@ class Members:
         due = clock.loop_now() + left_s("the first question", self.options.ceiling_s)
         said = "nobody greeted in time"
         while (left := due - clock.loop_now()) > 0:
-            dialling = [asyncio.create_task(self.line(one, left)) for one in self.addresses]
+            dialling = [self._calling(one, left) for one in self.addresses]
             try:
                 await asyncio.wait(dialling, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 done, _ = await asyncio.wait(dialling, timeout=min(left, SURVEY_S))

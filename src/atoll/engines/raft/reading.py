@@ -16,9 +16,11 @@ from atoll.engines.raft.wire import Leaf, News, Row, Rows
 from atoll.engines.sqlite import ledger
 from atoll.ports import refusal
 
-EVENTS_MAX = 2000
+EVENTS_MAX = 1000
 """Lines of history read at once."""
-BYTES_MAX = 2 << 20
+HASTY_BYTES = 256 << 10
+"""Values in one range that is read in the node's loop."""
+BYTES_MAX = 512 << 10
 """Values in one page of history, beyond the first transaction's."""
 RANGE_BYTES_MAX = 64 << 20
 """Values in one range; what is beyond is cut off, with `more`."""
@@ -33,8 +35,12 @@ def get(connection: apsw.Connection, key: str) -> Rows:
     return Rows([] if row is None else [row], ledger.revision(connection))
 
 
-def span(connection: apsw.Connection, low: str, high: str | None, limit: int) -> Rows:
-    """At most `limit` entries in key order (-1: all)."""
+class TooMuch(Exception):
+    """What was to be read in haste is more than the loop may stand still for."""
+
+
+def span(connection: apsw.Connection, low: str, high: str | None, limit: int, *, hasty: bool = False) -> Rows:
+    """At most `limit` entries in key order (-1: all). `hasty`: raises TooMuch beyond HASTY_BYTES."""
     where, values = ledger.bounds("key", low, high)
     rows: list[Row] = []
     size = 0
@@ -46,6 +52,8 @@ def span(connection: apsw.Connection, low: str, high: str | None, limit: int) ->
             return Rows(rows, ledger.revision(connection), more=True)
         rows.append(row)
         size += len(row[1])
+        if hasty and size > HASTY_BYTES:
+            raise TooMuch
     return Rows(rows, ledger.revision(connection))
 
 

@@ -7,7 +7,8 @@ only want to know what lies here are served meanwhile. Who asks for a whole shel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import apsw
@@ -15,7 +16,9 @@ import apsw
 from atoll import clock
 from atoll.engines.raft import wire
 from atoll.engines.raft.consensus import Consensus
+from atoll.engines.raft.reading import TooMuch
 from atoll.engines.raft.serving import refused
+from atoll.engines.raft.state import FATAL
 from atoll.engines.raft.visitor import Visitor
 from atoll.errors import AtollError
 
@@ -23,7 +26,8 @@ Look = Callable[[apsw.Connection], wire.Answer]
 Question = tuple[Visitor, int, Look, bool]
 """Who asks, under which number, what to read, and whether it may be much."""
 TOGETHER_MAX = 256
-"""Questions answered in one turn of the loop."""
+BYTES_A_TURN = 512 << 10
+"""Questions answered, and values read, in one turn of the loop."""
 BARRIER_S = 2.0
 """Without a leader for this long, who waits is told so, and asks another member."""
 
@@ -52,7 +56,9 @@ class ReadingRoom:
 
     def _here(self) -> None:
         asked, self._local = self._local, []
-        self._tell(asked)
+        rest = self._tell(asked)
+        if rest:
+            self._spawn(self._tell_all(rest))
 
     async def _surely(self) -> None:
         """All who wait share one question to the majority, and one look at the book."""
@@ -67,44 +73,85 @@ class ReadingRoom:
                     for visitor, number, _, _ in asked:
                         visitor.answer(number, answer)
                     continue
-                for some in _pieces(asked):
-                    self._tell(some)
-                    if len(asked) > TOGETHER_MAX:
-                        await asyncio.sleep(0)
+                await self._tell_all(asked)
         finally:
             self._asking = False
 
-    def _tell(self, asked: list[Question]) -> None:
-        little = [one for one in asked if not one[3]]
-        if little:
-            for (visitor, number, _, _), answer in zip(little, self._found(little), strict=True):
-                visitor.answer(number, answer)
-        if len(little) < len(asked):
-            for one in asked:
-                if one[3]:
-                    self._spawn(self._aside(one))
+    async def _tell_all(self, asked: list[Question]) -> None:
+        """A little of it in each turn of the loop, so that others have theirs."""
+        rest = self._tell(asked)
+        while rest:
+            await asyncio.sleep(0)
+            rest = self._tell(rest)
+
+    def _tell(self, asked: list[Question]) -> list[Question]:
+        """Answer the first of these, as many as may be in one turn; those that are left."""
+        little = []
+        for one in asked:
+            if one[3]:
+                self._spawn(self._aside(one))
+            elif not one[0].gone:
+                little.append(one)
+        answers = self._found(little)
+        for one, answer in zip(little, answers, strict=False):
+            if answer is None:
+                self._spawn(self._aside(one))
+            else:
+                one[0].answer(one[1], answer)
+        return little[len(answers) :]
 
     async def _aside(self, one: Question) -> None:
-        [answer] = await asyncio.to_thread(self._found, [one])
-        one[0].answer(one[1], answer)
+        """In a thread, where it may take its time."""
+        visitor, number, look, _ = one
+        [answer] = await asyncio.to_thread(self._found, [(visitor, number, _patient(look), True)])
+        visitor.answer(number, answer or wire.Refusal(wire.Said.WRONG, "it is too much for one answer"))
 
-    def _found(self, asked: list[Question]) -> list[wire.Answer]:
-        """The answers, all of one moment."""
+    def _found(self, asked: list[Question]) -> list[wire.Answer | None]:
+        """The answers to the first of these, all of one moment; None: too much to be read here."""
+
+        def work(connection: apsw.Connection) -> list[wire.Answer | None]:
+            found: list[wire.Answer | None] = []
+            size = 0
+            for _, _, look, _ in asked[:TOGETHER_MAX]:
+                answer = _safe(look, connection)
+                found.append(answer)
+                size += _weight(answer)
+                if size > BYTES_A_TURN:
+                    break
+            return found
+
+        if not asked:
+            return []
         try:
-            return self._consensus.state.read(
-                lambda connection: [_safe(look, connection) for _, _, look, _ in asked]
-            )
+            return self._consensus.state.read(work)
         except AtollError as error:
             return [refused(error, read=True)] * len(asked)
 
 
-def _pieces(asked: list[Question]) -> Iterator[list[Question]]:
-    return (asked[at : at + TOGETHER_MAX] for at in range(0, len(asked), TOGETHER_MAX))
+def _patient(look: Look) -> Look:
+    """The same look, which may take its time now."""
+    if isinstance(look, partial) and "hasty" in look.keywords:
+        return partial(look.func, *look.args, **{**look.keywords, "hasty": False})
+    return look
 
 
-def _safe(look: Look, connection: apsw.Connection) -> wire.Answer:
-    """One question's answer; its error is its own."""
+def _weight(answer: wire.Answer | None) -> int:
+    if isinstance(answer, wire.Rows):
+        return sum(len(row[1]) for row in answer.rows)
+    if isinstance(answer, wire.Leaf):
+        return sum(len(row[1]) for _, put, _ in answer.changes for row in put)
+    return len(answer.data) if isinstance(answer, wire.Done) else 0
+
+
+def _safe(look: Look, connection: apsw.Connection) -> wire.Answer | None:
+    """One question's answer; its error is its own, but for those that mean that the disk has failed."""
     try:
         return look(connection)
+    except TooMuch:
+        return None
     except AtollError as error:
         return refused(error, read=True)
+    except FATAL:
+        raise
+    except Exception as error:
+        return wire.Refusal(wire.Said.WRONG, f"it cannot be answered: {error!r:.200}")

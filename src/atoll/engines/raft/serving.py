@@ -16,6 +16,7 @@ from atoll.engines.raft import command, wire
 from atoll.engines.raft.consensus import Consensus
 from atoll.engines.raft.declining import NotLeader
 from atoll.engines.raft.lease_keeper import LeaseKeeper
+from atoll.engines.raft.member_options import check_name, check_place
 from atoll.engines.raft.state_writing import DEDUPE_WINDOW_S, Judge
 from atoll.engines.raft.wire import Answer, Refusal, Said
 from atoll.engines.sqlite import ledger
@@ -135,6 +136,8 @@ class Serving:
         wanted = changed(now, asked)
         if wanted != now:
             await self._consensus.change(wanted)
+        elif self._consensus.agreed != now:
+            raise NotReady("this change is under way and not agreed yet")
 
 
 def changed(now: Membership, asked: wire.Change) -> Membership:
@@ -153,6 +156,8 @@ def changed(now: Membership, asked: wire.Change) -> Membership:
         return Membership((*now.voters, name), others, now.outgoing, now.places)
     if asked.act != "learner":
         raise ConfigurationError(f"found the act {asked.act!r}; expected learner, voter or remove.")
+    check_name(name)
+    check_place(place)
     known = now.places.get(name)
     if name in (*now.voters, *now.learners):
         if known != place:

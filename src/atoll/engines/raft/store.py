@@ -202,7 +202,9 @@ class RaftStore:
         """
         refusal.check_limit(limit)
         low, high = refusal.bounds(prefix, start, end)
-        rows = await (await self.attached()).ask(wire.Range(low, high, limit), wire.Rows, "a range")
+        rows = await (await self.attached()).ask(
+            wire.Range(low, high, min(limit, wire.LIMIT_MAX)), wire.Rows, "a range"
+        )
         return Ranged(tuple(Entry(*row) for row in rows.rows), rows.revision, rows.more)
 
     async def put_if(self, key: str, value: bytes, revision: int) -> Applied | Unmet:

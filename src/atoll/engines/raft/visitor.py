@@ -15,6 +15,8 @@ from atoll.engines.raft.wire import Answer, Told
 
 WAITING_MAX = 4096
 """Questions of one client that may wait for an answer."""
+HELD_BYTES_MAX = 256 << 20
+"""Answers that may wait for one client to take them: to what it asked before it was no longer heard."""
 
 
 class Visitor:
@@ -40,7 +42,7 @@ class Visitor:
     def answer(self, number: int, answer: Answer) -> None:
         """Answer question `number`; in several frames where one would be too large."""
         self._waiting -= 1
-        if self._paused and self._waiting < WAITING_MAX // 2:
+        if self._paused:
             self.room()
         if isinstance(answer, wire.Rows | wire.Leaf):
             answer = self._parted(number, answer)
@@ -81,11 +83,20 @@ class Visitor:
             answer.epoch, answer.revision, answer.oldest, last, answer.changes, answer.due_s, answer.full
         )
 
+    def _hold_back(self) -> None:
+        """Take no more from who does not take what waits for them; hang up on who never does."""
+        if self.connection.waiting > HELD_BYTES_MAX:
+            self.connection.abort("it does not read what it asked for")
+        elif not self._paused and not self.connection.writable:
+            self._paused = True
+            self.connection.pause_reading()
+
     def _send(self, frame: bytes) -> None:
         """Now, where nobody else's answer is near; else all of this turn of the loop together."""
         if self._waiting == 0 and not self._out:
             if not self.gone:
                 self.connection.send(frame)
+                self._hold_back()
             return
         if not self._out:
             self._loop.call_soon(self._flush)
@@ -95,3 +106,4 @@ class Visitor:
         out, self._out = self._out, []
         if not self.gone:
             self.connection.send(out[0] if len(out) == 1 else b"".join(out))
+            self._hold_back()

@@ -22,6 +22,12 @@ Row = tuple[str, bytes, int, int, str | None]
 """An entry: key, value, revision, create_revision, lease."""
 
 
+LIMIT_MAX = 1 << 62
+"""Entries that a range may ask for."""
+NONSENSE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a slip raises where it is none."""
+
+
 class _Slip(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pass
 
@@ -48,7 +54,7 @@ class Range(_Slip, frozen=True, tag=3):
 
     low: str
     high: str | None
-    limit: int
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)]
 
 
 class Judge(_Slip, frozen=True, tag=4):
@@ -255,9 +261,9 @@ _encoder = msgspec.msgpack.Encoder()
 _asked = msgspec.msgpack.Decoder(Asked)
 _told = msgspec.msgpack.Decoder(Told)
 read_asked = _asked.decode
-"""A client's slip; msgspec.DecodeError where it is none."""
+"""A client's slip; one of NONSENSE where it is none."""
 read_told = _told.decode
-"""A member's answer; msgspec.DecodeError where it is none."""
+"""A member's answer; one of NONSENSE where it is none."""
 
 
 def pack(slip: Asked | Told) -> bytes:
