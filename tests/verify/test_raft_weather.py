@@ -72,7 +72,7 @@ class Storm:
         return {
             **{f"kill {n}": partial(self.kill, n) for n in (1, 2, 3)},
             **{f"stop {n}": partial(self.stop, n) for n in (1, 2)},
-            "one deaf or mute": partial(self.cut, [(0, 1)]),
+            "one not heard": partial(self.cut, [(0, 1)]),
             "two apart": partial(self.cut, [(0, 1), (1, 0)]),
             "a ring": partial(self.cut, [(0, 1), (1, 2), (2, 0)]),
             "one more": self.one_more,
@@ -99,7 +99,7 @@ class Storm:
             victim.resume()
 
     async def cut(self, ways: list[tuple[int, int]]) -> None:
-        """Who calls is not heard, or hears nothing, at the door of the other."""
+        """Who calls is not heard at the door of the other: each says what it has to say on a line of its own."""
         before = self.dropped()
         order = self.dice.sample(range(3), 3)
         sockets = [Sockets(member) for member in self.first]
@@ -107,7 +107,7 @@ class Storm:
             callers = [sockets[order[a]] for a, b in ways if order[b] == door]
             if callers:
                 proxy.concerns = lambda port, callers=callers: any(one.has(port) for one in callers)
-                proxy.be(self.dice.choice([Mood.SILENT, Mood.DEAF, Mood.MUTE]))
+                proxy.be(self.dice.choice([Mood.SILENT, Mood.DEAF]))
         await asyncio.sleep(self.dice.uniform(0.5, 2.0))
         for proxy in self.stage.peers:
             proxy.concerns = lambda port: True
