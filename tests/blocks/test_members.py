@@ -20,7 +20,7 @@ from members_crowd import QUICK, Crowd, until, until_here
 
 import atoll
 from atoll.algorithms.swim import events as swim
-from atoll.algorithms.swim.messages import Alive, Letter, Sync
+from atoll.algorithms.swim.messages import FORMAT, Alive, Letter, Sync
 from atoll.algorithms.swim.settings import Settings
 from atoll.blocks import (
     MemberFailed,
@@ -401,6 +401,22 @@ async def test_garbage_is_counted_and_neither_logged_nor_believed(caplog: pytest
     assert [record for record in caplog.records if "garbage" in record.message] == []
 
 
+async def test_a_member_of_another_release_is_not_heard_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with member("a") as a:
+        host, _, port = a.address.rpartition(":")
+        later = b"\x01" + (FORMAT + 2).to_bytes(1) + b"what nobody here can read"
+        with socket.socket(type=socket.SOCK_DGRAM) as gun:
+            for _ in range(3):
+                gun.sendto(later, (host, int(port)))
+        with socket.create_connection((host, int(port)), timeout=10) as door:
+            door.sendall(len(later).to_bytes(4) + later)
+        await until_here(lambda: a.traffic.unread.get("of another format") == 4)
+        assert names(a) == ["a"]
+    assert sum("older or newer" in record.message for record in caplog.records) == 1
+
+
 async def test_a_crowd_at_the_door_that_says_nothing_keeps_nobody_out() -> None:
     patient = Settings(**QUICK | {"stream_timeout_s": 1000.0})  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
@@ -418,7 +434,7 @@ def post(answer: bytes, stream_timeout_s: float = 60.0) -> Post:
     """One that answers every letter so."""
     return Post(
         Envelopes(),
-        lambda address, packet: True,
+        lambda address, packet: None,
         lambda letter: answer,
         packet_max=1400,
         letter_max=1 << 25,

@@ -43,6 +43,7 @@ class Unread(Enum):
     WRONG_KEY = "sealed with another secret"
     FORGED = "not what was sealed"
     REPLAYED = "opened before"
+    OTHER_FORMAT = "of another format"
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from atoll import clock
 from atoll.algorithms.swim import events as swim
 from atoll.algorithms.swim.machine import Swim
-from atoll.algorithms.swim.messages import pack, read_letter, read_packet
+from atoll.algorithms.swim.messages import other_format, pack, read_letter, read_packet
 from atoll.algorithms.swim.settings import Settings
-from atoll.blocks.envelope import Envelopes
+from atoll.blocks.envelope import Envelopes, Unread
 from atoll.blocks.post import Post
 from atoll.blocks.session import in_background
 
@@ -117,19 +117,20 @@ class Gossip:
         self._alarm = None
         self.step(swim.Elapsed())
 
-    def _hear(self, address: str, data: bytes) -> bool:
+    def _hear(self, address: str, data: bytes) -> Unread | None:
         packet = read_packet(data)
-        if packet is not None:
-            self.step(swim.Received(address, packet))
-        return packet is not None
+        if packet is None:
+            return _unread(data)
+        self.step(swim.Received(address, packet))
+        return None
 
-    def _answer(self, data: bytes) -> bytes | None:
+    def _answer(self, data: bytes) -> bytes | Unread:
         letter = read_letter(data)
         if letter is None:
-            return None
+            return _unread(data)
         self._streams += 1
         self.step(swim.Asked(self._streams, letter))
-        return self._answers.pop(self._streams, None)
+        return self._answers.pop(self._streams, Unread.GARBAGE)
 
     def _ask(self, ask: swim.Ask) -> None:
         if len(self._asks) >= ASKS_MAX:
@@ -144,3 +145,7 @@ class Gossip:
             self._asks.pop(ask.id, None)
         letter = read_letter(said) if said is not None else None
         self.step(swim.Unanswered(ask.id) if letter is None else swim.Answered(ask.id, letter))
+
+
+def _unread(data: bytes) -> Unread:
+    return Unread.GARBAGE if other_format(data) is None else Unread.OTHER_FORMAT

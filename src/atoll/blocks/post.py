@@ -77,13 +77,16 @@ def literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class Post(asyncio.DatagramProtocol):
-    """Both sockets. `hear(address, packet)`: a datagram came; `answer(letter)`: somebody asks by stream."""
+    """Both sockets. `hear(address, packet)`: a datagram came; `answer(letter)`: somebody asks by stream.
+
+    Either may say why it was not read.
+    """
 
     def __init__(
         self,
         envelopes: Envelopes,
-        hear: Callable[[str, bytes], bool],
-        answer: Callable[[bytes], bytes | None],
+        hear: Callable[[str, bytes], Unread | None],
+        answer: Callable[[bytes], bytes | Unread],
         *,
         packet_max: int,
         letter_max: int,
@@ -173,8 +176,8 @@ class Post(asyncio.DatagramProtocol):
         opened = self._envelopes.open(PACKET, data)
         if isinstance(opened, Unread):
             self._throw_away(opened, address)
-        elif not self._hear(address, opened):
-            self._throw_away(Unread.GARBAGE, address)
+        elif (why := self._hear(address, opened)) is not None:
+            self._throw_away(why, address)
 
     def error_received(self, exc: Exception) -> None:
         """Somebody's port is closed; the machine finds out by itself."""
@@ -225,11 +228,12 @@ class Post(asyncio.DatagramProtocol):
                 address = shown(peer[0], peer[1])
                 letter = await self._read(reader, address)
                 self._streams[task] = True
-                if letter is not None and (said := self._answer(letter)) is not None:
+                said = Unread.GARBAGE if letter is None else self._answer(letter)
+                if isinstance(said, bytes):
                     await self._write(writer, said)
                     self.traffic.letters += 1
                 elif letter is not None:
-                    self._throw_away(Unread.GARBAGE, address)
+                    self._throw_away(said, address)
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -266,6 +270,7 @@ class Post(asyncio.DatagramProtocol):
 
 _HINTS = {
     Unread.UNSEALED: "this group has a secret; give it there too",
+    Unread.OTHER_FORMAT: "its Atoll is older or newer; bring all to releases that read each other",
     Unread.WRONG_KEY: "give all members the same secret; a new one to all of them before any seals with it",
 }
 

@@ -18,6 +18,8 @@ import msgspec
 
 FORMAT = 1
 """The first byte of packets and letters. What begins with another is not read."""
+FORMATS_MAX = 31
+"""A first byte beyond this is no format of any release."""
 NAME_BYTES_MAX = 128
 ADDRESS_BYTES_MAX = 128
 METADATA_BYTES_MAX = 1024
@@ -165,7 +167,7 @@ def read_letter(data: bytes) -> Letter | None:
 
 def other_format(data: bytes) -> int | None:
     """The format of what could not be read, if it is not ours: its sender is of another version."""
-    return data[0] if data and data[0] != FORMAT else None
+    return data[0] if data and data[0] != FORMAT and 0 < data[0] <= FORMATS_MAX else None
 
 
 def _read(data: bytes, decoder: msgspec.msgpack.Decoder[Read]) -> Read | None:
