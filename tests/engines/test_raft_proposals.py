@@ -1,4 +1,4 @@
-"""4.4: what each who proposed is told: its own result, never another's; what is not known is called unknown."""
+"""4.4: what each who proposed is told: its own result, never another's, and what is not known is unknown."""
 
 from __future__ import annotations
 
