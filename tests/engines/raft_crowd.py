@@ -166,8 +166,20 @@ class Crowd:
         known = self.clients.get(name)
         if known is not None and known.connection is not None and not known.connection.closed:
             return known
-        self.clients[name] = await until(lambda: Client().go(self.places[name]))
+
+        async def dialled() -> Client:
+            self.must_live(name)
+            return await Client().go(self.places[name])
+
+        self.clients[name] = await until(dialled)
         return self.clients[name]
+
+    def must_live(self, name: str) -> None:
+        """Fail at once, with its own last words, where a member that is asked has ended."""
+        if (child := self.children.get(name)) is not None and child.poll() is not None:
+            import pytest
+
+            pytest.fail(f"{name} ended with {child.returncode}: {self.log(name)[-3000:]}")
 
     async def ask(self, name: str, verb: str, *words: Any) -> Any:
         """Ask one member one thing."""
@@ -192,8 +204,8 @@ class Crowd:
         """As `leader`, right after the start: a member that ended is told of by its own words."""
         look = asyncio.ensure_future(self.leader())
         while not look.done():
-            for name, child in self.children.items():
-                assert child.poll() is None, f"{name} ended with {child.returncode}: {self.log(name)[-2000:]}"
+            for name in self.children:
+                self.must_live(name)
             await asyncio.wait([look], timeout=0.1)
         return look.result()
 

@@ -67,6 +67,7 @@ class Town:
         return Tls(ca=self.ours.ca, cert=cert, key=key).for_calling()
 
     async def client(self, name: str) -> Client:
+        self.members.must_live(name)
         return await Client().go(self.members.places[name], self.context("client"))
 
 
