@@ -185,6 +185,22 @@ async def test_a_folder_that_was_wiped_is_remembered_across_restarts(tmp_path: P
         wiped.close()
 
 
+async def test_who_calls_a_wiped_member_ends_it_and_goes_on(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (a, b):
+        place = b.peers.me.place
+        b.close()
+        wiped = End(tmp_path / "wiped", "b", born="another")  # it calls nobody: it is called
+        wiped.peers.me = wiped.door.me = Self("b", "c1", "another", "run", place)
+        await wiped.open()
+
+        async def told() -> None:
+            assert wiped.final and "turned this member away" in a.peers._lines["b"]._said
+
+        await until(told)
+        assert not a.final, "it is whole, and would have been taken down by another's loss"
+        wiped.close()
+
+
 async def test_callers_who_say_nothing_are_few_and_keep_nobody_out(tmp_path: Path) -> None:
     async with pair(tmp_path) as (a, _):
         host, _, port = a.peers.me.place.rpartition(":")

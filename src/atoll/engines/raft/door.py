@@ -217,7 +217,7 @@ class Door:
             return
         if hello.knew and hello.knew != self.me.born:
             sentence = self._peers.acquaintances.sentence(self.me.name, self.me.born, hello.knew)
-            self._refuse(connection, Why.WIPED, sentence)
+            self._refuse(connection, Why.NAME, sentence)  # it is we who must not go on, not the caller
             self._peers.final(sentence)
             return
         try:

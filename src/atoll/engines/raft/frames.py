@@ -37,16 +37,16 @@ class Caller(IntEnum):
 
 
 class Why(IntEnum):
-    """Why a caller was turned away. `DOUBLE` and `WIPED` are final: such a member must not go on."""
+    """Why a caller was turned away. `DOUBLE` and `WIPED` are final: such a caller must not go on."""
 
     FORMAT = 1
     CLUSTER = 2
     DOUBLE = 3
     """Another process answers under that member's name."""
     WIPED = 4
-    """That name has been another data folder's."""
+    """The caller's name has been another data folder's."""
     NAME = 5
-    """The certificate says another name, or the one dialled is not the one who answers."""
+    """The certificate says another name, or the one dialled is not the one who answers, or not any more."""
     BUSY = 6
 
 
