@@ -465,6 +465,23 @@ async def test_who_asks_and_does_not_read_has_its_answer_kept_no_longer_than_its
         await control.close()
 
 
+async def test_a_network_that_takes_nothing_just_now_has_nothing_piled_up_for_it() -> None:
+    here, there = post(b""), post(b"")
+    port, other = await here.open("127.0.0.1", 0), await there.open("127.0.0.1", 0)
+    try:
+        assert port != other
+        here.pause_writing()  # as the loop says when its own pile is high
+        for _ in range(5):
+            here.send(f"127.0.0.1:{other}", b"lost")
+        assert (here.traffic.not_sent, here.traffic.packets_sent) == (5, 0)
+        here.resume_writing()
+        here.send(f"127.0.0.1:{other}", b"hello")
+        await until_here(lambda: there.traffic.packets_received == 1)
+    finally:
+        await here.close()
+        await there.close()
+
+
 async def test_a_name_that_others_gave_as_an_address_is_not_looked_up() -> None:
     here, there = post(b"here"), post(b"there")
     port = await there.open("127.0.0.1", 0)

@@ -103,6 +103,7 @@ class Post(asyncio.DatagramProtocol):
         self.named: set[str] = set()
         """Addresses that this member's user gave: their names alone are looked up."""
         self._said: set[Unread] = set()
+        self._full = False
 
     async def open(self, host: str, port: int) -> int:
         """Listen; port 0 takes one that is free for both. NotReady where it is taken."""
@@ -149,7 +150,7 @@ class Post(asyncio.DatagramProtocol):
     def send(self, address: str, packet: bytes) -> None:
         """One datagram; it may be lost."""
         where = place(address)
-        if self._datagrams is None or where is None or not self._may_go(where[0]):
+        if self._datagrams is None or self._full or where is None or not self._may_go(where[0]):
             self.traffic.not_sent += 1
             return
         sealed = self._envelopes.seal(PACKET, packet)
@@ -178,6 +179,14 @@ class Post(asyncio.DatagramProtocol):
             self._throw_away(opened, address)
         elif (why := self._hear(address, opened)) is not None:
             self._throw_away(why, address)
+
+    def pause_writing(self) -> None:
+        """The machine takes no more datagrams just now: they are lost, and not kept."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._full = False
 
     def error_received(self, exc: Exception) -> None:
         """Somebody's port is closed; the machine finds out by itself."""
