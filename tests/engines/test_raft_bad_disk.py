@@ -69,10 +69,33 @@ def test_what_a_killed_process_wrote_is_forced_before_it_is_believed(tmp_path: P
     log.close()
     force = Force()
     opened(tmp_path, LogOptions(force=force)).close()
-    assert force.asked == 1
+    assert force.asked == 2, "the newest segment, and the names of all"
     force.fails = 1
     with pytest.raises(OSError):
         opened(tmp_path, LogOptions(force=force))
+
+
+def test_what_a_killed_process_named_is_forced_before_it_is_believed(tmp_path: Path) -> None:
+    """A power cut would take the name of a segment, or of a snapshot for which the log was dropped."""
+    folder = DataFolder(tmp_path)
+    folder.establish(Identity("c", "a", Membership(("a",))))
+    folder.load()
+    entries = tuple(put(n, "k", b"v") for n in range(1, 4))
+    folder.log.append([Write(1, 1, "", entries)])
+    folder.log.sync()
+    folder.apply(entries)
+    folder.make_snapshot()
+    folder.close()
+    forced: set[str] = set()
+
+    def force(descriptor: int) -> None:
+        forced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        os.fdatasync(descriptor)
+
+    again = DataFolder(tmp_path, FolderOptions(log=LogOptions(force=force)))
+    again.load()
+    again.close()
+    assert {str(tmp_path / "log"), str(tmp_path / "snapshots")} <= forced
 
 
 def test_a_member_whose_disk_fails_when_it_is_opened_says_so(tmp_path: Path) -> None:

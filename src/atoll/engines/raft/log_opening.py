@@ -109,8 +109,9 @@ def _replayed(folder: Path, spans: list[Span], options: LogOptions) -> Log:
         os.ftruncate(newest.descriptor, newest.end)
     files.reserve(newest.descriptor, max(options.segment_bytes, newest.end))
     newest.size = max(options.segment_bytes, newest.end)
-    # What a killed process wrote may still be in the kernel's memory alone; from here on it counts.
+    # What a killed process wrote and named may be in the kernel's memory alone; from here on it counts.
     options.force(newest.descriptor)
+    files.force_folder(folder, options.force)
     return Log(folder, options, index, hard)
 
 

@@ -75,6 +75,8 @@ class Snapshots:
             elif path.suffix != PART:
                 path.unlink()
         self._files.sort(key=lambda file: file.header.index)
+        if self._files:  # whoever gave them their names may have been killed before those were forced
+            files.force_folder(folder, force)
 
     # -- having ----------------------------------------------------------------------------------------
 
