@@ -99,7 +99,7 @@ class Storm:
             victim.resume()
 
     async def cut(self, ways: list[tuple[int, int]]) -> None:
-        """Who calls is not heard at the door of the other: each says what it has to say on a line of its own."""
+        """Who calls is not heard at the door of the other; each has a line of its own to say things on."""
         before = self.dropped()
         order = self.dice.sample(range(3), 3)
         sockets = [Sockets(member) for member in self.first]

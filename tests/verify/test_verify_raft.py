@@ -36,7 +36,7 @@ def bit(line: Line, hardship: Hardship) -> bool:
 
 @pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK or "-")
 async def test_three_members_on_one_plug_keep_what_was_acknowledged() -> None:
-    [line] = await played("power", 4)
+    [line] = await played("power", 2.5)
     assert (line.verdict, bit(line, Hardship.POWER_CUT)) == ("held", True), line.figures
     assert line.judgement and line.judgement.counts["added"] > 0 == line.judgement.counts["lost"]
 
@@ -54,7 +54,7 @@ async def test_members_whose_forced_writes_force_nothing_are_caught(
     subprocess.run(words, input=IDLE_DISK.encode(), check=True, timeout=60)
     dressed = functools.partial(raft.RaftSettings, environment={"LD_PRELOAD": str(library)})
     monkeypatch.setattr(raft, "RaftSettings", dressed)
-    [line] = await played("power", 2)
+    [line] = await played("power", 1.5)
     assert line.verdict != "held", line.figures
     if line.judgement is not None and line.answer is Answer.NO:
         assert line.judgement.counts["lost"] > 0
@@ -68,7 +68,7 @@ async def test_there_is_no_lagging_copy_to_be_promoted_and_it_is_said() -> None:
 
 @pytest.mark.skipif(bool(NO_NETWORK), reason=NO_NETWORK or "-")
 async def test_clients_behind_a_network_that_drops_packets_see_one_order() -> None:
-    [line] = await played("partition", 4)
+    [line] = await played("partition", 2.5)
     assert (line.verdict, bit(line, Hardship.NAMESPACE)) == ("held", True), line.figures
 
 
