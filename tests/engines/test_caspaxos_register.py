@@ -284,12 +284,22 @@ async def test_another_register_on_the_same_acceptors_has_keys_of_its_own(tmp_pa
         assert await value_of(other, "k") is None
 
 
-async def test_a_cell_of_a_newer_format_is_refused() -> None:
-    stores = memories("newer")
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\x94\x02\x92\x01\xa1p\x92\x01\xa1p\xc0",
+        b"\x94\x01\x92\x01\xa1\xff\x92\x01\xa1p\xc0",
+        b"\x95\x01\x92\x01\xa1p\x92\x01\xa1p\xc0" + b"\x91" * 5000,
+        b"garbage",
+    ],
+    ids=["newer", "no text", "nested", "garbage"],
+)
+async def test_a_cell_that_this_release_cannot_read_is_refused(record: bytes) -> None:
+    stores = memories(f"newer-{record[:6].hex()}")
     async with on(stores) as one:
         for store in stores:
-            await store.transact(put("caspaxos/atoll/k/k", b"\x94\x02\x92\x01\xa1p\x92\x01\xa1p\xc0"))
-        with pytest.raises(FormatRefused, match="cannot read"):
+            await store.transact(put("caspaxos/atoll/k/k", record))
+        with pytest.raises(FormatRefused, match="cannot read"), clock.deadline(20):
             await one.get("k")
 
 

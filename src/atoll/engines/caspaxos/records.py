@@ -72,6 +72,7 @@ class _Cell(msgspec.Struct, frozen=True, array_like=True):
     state: State | None
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _cells = msgspec.msgpack.Decoder(_Cell)
 _cards = msgspec.msgpack.Decoder(Card)
 _pack = msgspec.msgpack.Encoder().encode
@@ -88,7 +89,7 @@ def cell_of(entry: Entry | None, url: str) -> Cell[State]:
         return Cell()
     try:
         found = _cells.decode(entry.value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise strange(entry.key, url) from error
     if found.format != FORMAT:
         raise strange(entry.key, url)
@@ -106,7 +107,7 @@ def card_of(entry: Entry | None, url: str) -> Card | None:
         return None
     try:
         card = _cards.decode(entry.value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise strange(entry.key, url) from error
     if card.format != FORMAT:
         raise strange(entry.key, url)
