@@ -23,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--simulate", action="store_true", help="with the place `raft` or `swim`: a world for each seed"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on (1)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="on so many processes (one for each processor)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="on so many processes (raft: each processor; swim: 1)"
+    )
     parser.add_argument("--trace", type=Path, metavar="PATH", help="write all that happened under one seed")
 
 
