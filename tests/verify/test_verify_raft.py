@@ -11,7 +11,6 @@ import pytest
 
 from atoll import clock
 from atoll.verify import namespaces, special_stages
-from atoll.verify.judgement import Answer
 from atoll.verify.power import mount
 from atoll.verify.run import Wish, run
 from atoll.verify.scenario import Hardship, Line
@@ -55,9 +54,9 @@ async def test_members_whose_forced_writes_force_nothing_are_caught(
     dressed = functools.partial(raft.RaftSettings, environment={"LD_PRELOAD": str(library)})
     monkeypatch.setattr(raft, "RaftSettings", dressed)
     [line] = await played("power", 1.5)
-    assert line.verdict != "held", line.figures
-    if line.judgement is not None and line.answer is Answer.NO:
-        assert line.judgement.counts["lost"] > 0
+    lost = line.judgement.counts.get("lost", 0) if line.judgement is not None else 0
+    noticed = "could not be played" in line.figures and "ended with" in line.figures  # by the members
+    assert lost or noticed, (line.verdict, line.figures)
 
 
 async def test_there_is_no_lagging_copy_to_be_promoted_and_it_is_said() -> None:
