@@ -16,7 +16,7 @@ from atoll.engines.raft.wire import Answer, Told
 WAITING_MAX = 4096
 """Questions of one client that may wait for an answer."""
 HELD_BYTES_MAX = 256 << 20
-"""Answers that may wait for one client to take them: to what it asked before it was no longer heard."""
+"""Where more waits for one client than this, and one more answer comes, it is hung up on."""
 
 
 class Visitor:
@@ -44,6 +44,9 @@ class Visitor:
         self._waiting -= 1
         if self._paused:
             self.room()
+        if self.connection.waiting > HELD_BYTES_MAX:  # looked at before: a large answer is no fault
+            self.connection.abort("it does not read what it asked for")
+            return
         if isinstance(answer, wire.Rows | wire.Leaf):
             answer = self._parted(number, answer)
         elif isinstance(answer, wire.Done) and len(answer.data) > PARCEL_BYTES:
@@ -84,10 +87,8 @@ class Visitor:
         )
 
     def _hold_back(self) -> None:
-        """Take no more from who does not take what waits for them; hang up on who never does."""
-        if self.connection.waiting > HELD_BYTES_MAX:
-            self.connection.abort("it does not read what it asked for")
-        elif not self._paused and not self.connection.writable:
+        """Take no more questions from who does not take what waits for them."""
+        if not self._paused and not self.connection.writable:
             self._paused = True
             self.connection.pause_reading()
 
