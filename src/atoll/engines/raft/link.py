@@ -63,10 +63,14 @@ class Link:
         return self._connection is not None and not self._connection.closed
 
     async def ask(self, verb: Verb, left_s: float, most_s: float) -> Answer:
-        """The answer; raises Broken, and TimeoutError after `most_s`. `left_s`: what the member is told."""
+        """The answer; raises Broken, and TimeoutError where nothing of it comes for `most_s`.
+
+        `left_s`: what the member is told; the last part of an answer in parts may take as long.
+        """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         number = self.put(verb, left_s, partial(_settle, answer))
-        timer = self._loop.call_later(most_s, _late, answer)
+        times = (most_s, self._loop.time() + left_s)
+        timer = self._loop.call_later(most_s, self._late, answer, number, times, 0)
         try:
             return await answer
         finally:
@@ -88,6 +92,20 @@ class Link:
             self._out.append(frame)
         self._waiting[number] = told
         return number
+
+    def _late(
+        self, answer: asyncio.Future[Answer], number: int, times: tuple[float, float], parts: int
+    ) -> None:
+        """Time is up, unless a part of the answer came meanwhile."""
+        if answer.done():
+            return
+        here = len(self._parts.get(number, ()))
+        most_s, due = times
+        left = due - self._loop.time()
+        if here > parts and left > 0:
+            self._loop.call_later(min(most_s, left), self._late, answer, number, times, here)
+        else:
+            answer.set_exception(TimeoutError())
 
     def forget(self, number: int) -> None:
         """Nobody waits for this answer any more."""
@@ -160,8 +178,3 @@ def _settle(answer: asyncio.Future[Answer], told: Answer | Broken) -> None:
         answer.set_exception(told)
     else:
         answer.set_result(told)
-
-
-def _late(answer: asyncio.Future[Answer]) -> None:
-    if not answer.done():
-        answer.set_exception(TimeoutError())
