@@ -33,8 +33,9 @@ Fate = Callable[[random.Random, float], Awaitable[list[Accident]]]
 
 DELAY_MIN_S = 0.03
 """The least that a delay holds one chunk back."""
-HANDED_S = 0.02
-"""The least that a call waits for an orderly end: a leader that hands over first keeps nobody for long."""
+HANDED_S = 0.002
+"""The least that a call waits for an orderly end: a leader that hands over first keeps nobody for longer than
+a round or two. That another led meanwhile is the fault's own proof."""
 LATE_S = 3.0
 """How long after a fault an error may still be its fault."""
 
