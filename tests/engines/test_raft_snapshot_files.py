@@ -286,6 +286,19 @@ def test_a_state_that_knows_more_than_the_log_is_refused(tmp_path: Path) -> None
     refused(caught.value, "lost what was promised", "under a new name")
 
 
+def test_a_state_that_applied_another_entry_than_the_log_has_is_refused(tmp_path: Path) -> None:
+    """As where the log was cut, and goes on in a later term, below what the state had applied."""
+    folder = member(tmp_path)
+    entries = tuple(put(n, "k", b"", term=2) for n in range(1, 31))
+    folder.log.append([Write(1, 2, "a", entries)])
+    folder.log.sync()
+    folder.apply([put(n, "k", b"", term=1) for n in range(1, 21)])
+    folder.close()
+    with pytest.raises(FormatRefused, match="applied entry 20 of term 1") as caught:
+        member(tmp_path)
+    refused(caught.value, "with term 2 at 20", "lost what was promised", "under a new name")
+
+
 def test_a_snapshot_of_the_future_is_refused(tmp_path: Path) -> None:
     folder = member(tmp_path)
     grow(folder, 30)
