@@ -11,7 +11,7 @@ from atoll.algorithms.raft.events import StoreChunk, Write
 from atoll.algorithms.raft.messages import Entry, Index, Kind, Membership, Snapshot
 from atoll.engines.raft import snapshots
 from atoll.engines.raft.folder import DataFolder, FolderOptions, Identity
-from atoll.errors import ConfigurationError, FormatRefused
+from atoll.errors import ConfigurationError, FormatRefused, NotReady
 from engines.raft_log import SMALL, put, refused
 
 BOOTSTRAP = Membership(("a", "b"), places={"a": "h:1", "b": "h:2"})
@@ -54,6 +54,15 @@ def compact(folder: DataFolder, snapshot: Snapshot, keep: int = 0) -> None:
     folder.log.compact(snapshot.index - keep)
     folder.log.show()
     folder.log.sync()
+
+
+def test_who_joined_and_has_not_read_who_the_members_are_makes_none(tmp_path: Path) -> None:
+    newcomer = member(tmp_path, "d", Membership(()))
+    grow(newcomer, 20)
+    with pytest.raises(NotReady, match="nobody named as a member up to entry 20"):
+        newcomer.make_snapshot()
+    assert newcomer.log.snapshot() is None
+    newcomer.close()
 
 
 def test_a_snapshot_is_the_state_with_its_members_and_sessions(tmp_path: Path) -> None:

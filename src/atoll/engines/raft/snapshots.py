@@ -24,7 +24,7 @@ from atoll.algorithms.raft.events import StoreChunk
 from atoll.algorithms.raft.messages import Index, Membership, Snapshot, Term
 from atoll.engines.raft import files
 from atoll.engines.raft.state import State
-from atoll.errors import DiskFull, FormatRefused, OutcomeUnknown
+from atoll.errors import DiskFull, FormatRefused, NotReady, OutcomeUnknown
 
 MAGIC = b"ATOLLRAFTSNP"
 FORMAT = 1
@@ -106,7 +106,8 @@ class Snapshots:
     def make(self, state: State, bootstrap: Membership) -> Snapshot:
         """Keep the state as it is now; `apply` goes on meanwhile. Durable when it returns.
 
-        Raises DiskFull or OutcomeUnknown; what was there before is unharmed. One at a time is made.
+        Raises DiskFull or OutcomeUnknown, and NotReady on one that has joined and has not yet read who the
+        members are; what was there before is unharmed. One at a time is made.
         """
         with self._making:
             return self._make(state, bootstrap)
@@ -122,6 +123,11 @@ class Snapshots:
                 return newest
             path = self.folder / f"{index:016x}-{term:x}{SUFFIX}"
             membership = membership or (newest.membership if newest is not None else bootstrap)
+            if not membership.voters:
+                raise NotReady(
+                    f"found nobody named as a member up to entry {index}; expected the list that a snapshot "
+                    "carries. This member has just joined: ask again when it has read further."
+                )
             self._wrap(body, whole, Header(self._cluster, index, term, membership, 0, 0))
             made = self._hang_up(whole, path)
         except OSError as error:
