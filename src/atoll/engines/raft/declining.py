@@ -54,9 +54,14 @@ def declined(refusal: Refused, here: Member, place: str) -> AtollError:
             return LimitReached(
                 f"{here}: {why} (message_bytes_max). Nothing was written; write less at once."
             )
-        case Declined.UNKNOWN_MEMBER | Declined.WOULD_LOSE_QUORUM:
+        case Declined.UNKNOWN_MEMBER:
             return ConfigurationError(
                 f"{here}: {why}. Nothing was changed; look at the status of the cluster."
+            )
+        case Declined.WOULD_LOSE_QUORUM:  # a leader that is new may only not have heard from all yet
+            return NotReady(
+                f"{here}: {why}, of those that it has heard from just now. Nothing was changed; look at the "
+                "status of the cluster, or ask again."
             )
         case _:
             return NotReady(f"{here}: {why}. Nothing was changed; ask again later.")

@@ -146,6 +146,10 @@ def changed(now: Membership, asked: wire.Change) -> Membership:
     others = tuple(one for one in now.learners if one != name)
     if asked.act == "remove":
         voters = tuple(one for one in now.voters if one != name)
+        if not voters:
+            raise ConfigurationError(
+                f"found that {name!r} is the only voter: none would remain. Add another first."
+            )
         places = {one: at for one, at in now.places.items() if one != name}
         return Membership(voters, others, now.outgoing, places)
     if asked.act == "voter":
