@@ -76,7 +76,7 @@ CASPAXOS = "caspaxos+"
 _CASPAXOS = "atoll.engines.caspaxos:"
 _FAULTS = "atoll.verify.faults"
 _FORMERLY = "atoll.engines.formerly:FormerlyStore"
-_PLANNED = {scheme: "0.2" for scheme in ("amqp amqps kafka pulsar activemq memcached mongodb raft").split()}
+_PLANNED = {scheme: "0.2" for scheme in ("amqp amqps kafka pulsar activemq memcached mongodb").split()}
 
 
 def store(url: str | Store, *, formerly: str | Store | None = None) -> Store:

@@ -88,7 +88,7 @@ def test_what_is_no_url_and_no_engine_is_a_sentence(door: str, thing: Any) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["locks", "raft://h"], "not in this release"),
+        (["locks", "mongodb://h"], "not in this release"),
         (["queue", "kafka://h"], "not in this release"),
         (["verify", "gopher://h"], "found the scheme gopher://"),
         (["transactions", "sqlite:///s.db?x=1"], "found the option 'x'"),

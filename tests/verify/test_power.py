@@ -169,4 +169,4 @@ def test_the_undo_log_goes_back_write_by_write_with_dice(tmp_path: Path) -> None
         os.close(handle)
         disk.cut(random.Random(seed))
         found.add(Path(path).read_bytes())
-    assert found == {b"....", b"0...", b"01..", b"012.", b"0123", b"01"}
+    assert found == {b"....", b"0...", b"01..", b"012.", b"0123"}, "some of it is always lost"

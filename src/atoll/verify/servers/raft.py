@@ -123,7 +123,8 @@ async def start(folder: Path, *, nodes: int = 3, **settings: Any) -> Cluster:
     async def join() -> ServerProcess:
         plan.doors.append(f"{chosen.host}:{free_port()}")
         plan.places.append(plan.doors[-1])
-        members.append(plan.member(len(members), "--join", plan.doors[0]))
+        living = next(i for i, member in enumerate(members) if member.pid is not None)
+        members.append(plan.member(len(members), "--join", plan.doors[living]))
         await members[-1].start()
         return members[-1]
 
