@@ -11,6 +11,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from atoll import clock
 from atoll.engines.raft.frames import (
@@ -136,8 +137,7 @@ class Connection(asyncio.Protocol):
     # -- what asyncio calls --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast("asyncio.Transport", transport)  # so is uvloop's, which inherits from nothing
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and len(peer) > 1:
             self.place = f"{peer[0]}:{peer[1]}"

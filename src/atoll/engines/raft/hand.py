@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from atoll import clock
@@ -105,7 +106,7 @@ class Hand(Generic[T]):
                 pass
         except BaseException as error:
             self._dead = True
-            self._tell(lambda error=error: self._failed(error))  # type: ignore[misc]
+            self._tell(partial(self._failed, error))
             self._refuse_all(error)
 
     def _turn(self) -> bool:
